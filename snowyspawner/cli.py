@@ -1,0 +1,68 @@
+"""The ``snowyspawner`` command: what an administrator or a curious student asks without a hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import __version__, request, script, site
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 fine, 1 something is wrong with what was given, 2 with the usage."""
+    parser = argparse.ArgumentParser(prog="snowyspawner", description="Look at a site without a hub.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="check a site file and say what is wrong in it")
+    check.set_defaults(run=_check)
+    show = commands.add_parser(
+        "script",
+        help="print the job script of a choice",
+        description="Print the job script of a choice. What is not given comes from the site's defaults.",
+    )
+    show.set_defaults(run=_script)
+    for field in request.FIELDS:
+        show.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="VALUE")
+    for command in (check, show):
+        command.add_argument(
+            "site", nargs="?", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)"
+        )
+    args = parser.parse_args(argv)
+    try:
+        text: str = args.run(args)
+    except request.RequestError as error:
+        for field, sentence in error.errors.items():
+            print(f"--{field.replace('_', '-')}: {sentence}", file=sys.stderr)
+        return 1
+    except site.SiteError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text, end="")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> str:
+    the_site = site.load(args.site)
+    # The defaults and every preset must be choices that the Site itself accepts.
+    choices: dict[str, dict[str, object]] = {"defaults": {}} | {
+        name: preset.choices.model_dump() for name, preset in the_site.presets.items()
+    }
+    wrong = []
+    for name, options in choices.items():
+        try:
+            request.from_options(options, the_site)
+        except request.RequestError as error:
+            wrong += [f"{args.site}: {name}: {field}: {sentence}" for field, sentence in error.errors.items()]
+    if wrong:
+        raise site.SiteError("\n".join(wrong))
+    names = ", ".join(the_site.partitions)
+    return f"{args.site}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
+
+
+def _script(args: argparse.Namespace) -> str:
+    the_site = site.load(args.site)
+    options = {field: value for field in request.FIELDS if (value := getattr(args, field)) is not None}
+    target = script.Target("jupyter-lab-00000000", "/home/you", "http://hub.example/hub/api/snowyspawner/", 0)
+    return script.build(the_site, request.from_options(options, the_site), target)

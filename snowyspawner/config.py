@@ -1,0 +1,68 @@
+"""What a hub's configuration needs so that jobs may wait for hours, and outlive the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import site
+from ._share import share_dir
+from .spawner import SnowySpawner, ineffective_traits
+
+# Where the values of batchspawner's traits have gone.
+_INSTEAD = {
+    "req_account": "accounts.default",
+    "req_cluster": "cluster",
+    "req_gres": "gpus",
+    "req_memory": "memory_per_core",
+    "req_ngpus": "gpus",
+    "req_nprocs": "defaults.cores",
+    "req_partition": "partitions",
+    "req_prologue": "prologue",
+    "req_queue": "partitions",
+    "req_reservation": "defaults.reservation",
+    "req_runtime": "defaults.time",
+}
+
+
+class ConfigError(ValueError):
+    """The hub's configuration cannot work. The text names the setting and what to use instead."""
+
+
+def set_config(c: Any) -> None:
+    """Complete the configuration *c* of a hub that uses SnowySpawner; call it last.
+
+    Checks the Site, so that a mistake stops the hub and not a student. Sets, unless *c* already says otherwise:
+
+    - ``JupyterHub.cleanup_servers = False``: else jobs that wait die with the hub;
+    - ``JupyterHub.concurrent_spawn_limit = 0``: jobs in the queue count as spawning;
+    - ``JupyterHub.init_spawners_timeout = 1``: else the hub starts 10 seconds later while any server is looked for;
+    - ``JupyterHub.template_paths``: our pages first.
+
+    Raises `ConfigError` (a `snowyspawner.site.SiteError` for the Site).
+    """
+    ours = ("SnowySpawner", "SlurmSpawner", "BatchSpawnerRegexStates", "BatchSpawnerBase")
+    # "in" and not attribute access, which would add an empty section.
+    given = {f"{section}.{name}": name for section in ours if section in c for name in c[section]}
+    without_effect = [key for key in given if given[key] in ineffective_traits()]
+    if without_effect:
+        lines = [
+            f"c.{key} has no effect here: use the site's {_INSTEAD.get(given[key], 'keys (docs/reference/site.md)')}"
+            for key in without_effect
+        ]
+        raise ConfigError("\n".join(lines))
+    source = c.SnowySpawner.get("site", "snowy") if "SnowySpawner" in c else "snowy"
+    site.load(source)
+    hub = c.JupyterHub
+    for name, value in (
+        ("cleanup_servers", False),
+        ("concurrent_spawn_limit", 0),
+        ("init_spawners_timeout", 1),
+    ):
+        if name not in hub:
+            setattr(hub, name, value)
+    templates = str(share_dir() / "templates")
+    paths = list(hub.get("template_paths") or [])
+    if templates not in paths:
+        hub.template_paths = [*paths, templates]
+    if "spawner_class" not in hub:
+        hub.spawner_class = SnowySpawner

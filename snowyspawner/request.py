@@ -1,0 +1,341 @@
+"""One person's choice. Every way in (form, link, REST, a notebook.py line) becomes a `SessionRequest` here.
+
+`from_options` is the only gate: a value is a number, a member of a list of the Site's, or matches an anchored
+pattern, so that nothing a person typed is ever shell or template text.
+"""
+
+from __future__ import annotations
+
+import re
+import time as clock
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+
+from .site import Site
+from .slurm.times import DURATION_HELP, format_duration, parse_duration, say_duration
+
+#: The fields of a request, in the order of the form.
+FIELDS = (
+    "environment",
+    "image",
+    "partition",
+    "cores",
+    "gpu",
+    "memory",
+    "time",
+    "begin",
+    "account",
+    "reservation",
+    "email_on_start",
+    "open",
+)
+
+# A job that should begin a moment ago is one that a person took a moment to send.
+_BEGIN_SLACK = 120
+_BEGIN_LIMIT = 366 * 86400
+_TEXT_LIMIT = 512
+
+
+class RequestError(ValueError):
+    """A request is refused. *errors* has a sentence for each field at fault."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {text}" for field, text in errors.items()))
+        self.errors = dict(errors)
+
+
+class SessionRequest(BaseModel):
+    """What one session asks for. Made by `from_options`; every value has been checked against the Site."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    environment: str
+    image: str
+    partition: str
+    cores: int
+    gpu: str = ""  # a type, or empty: none
+    gpu_count: int = 0
+    memory: int | None = None  # MB; None: what the cores bring with them
+    time: int  # seconds
+    begin: int | None = None  # epoch seconds; None: as soon as possible
+    account: str = ""
+    reservation: str = ""
+    email_on_start: bool = False
+    open: str = ""  # a path below the person's home
+
+    @property
+    def lab_path(self) -> str:
+        """Return the path of JupyterLab's page that opens what was asked for."""
+        return "/lab/tree/" + quote(self.open) if self.open else "/lab"
+
+    def options(self, site: Site) -> dict[str, str]:
+        """Write the request as a person would: what the form shows and `from_options` reads."""
+        return {
+            "environment": self.environment,
+            "image": self.image,
+            "partition": self.partition,
+            "cores": str(self.cores),
+            "gpu": f"{self.gpu}:{self.gpu_count}" if self.gpu else "none",
+            "memory": str(self.memory) if self.memory else "",
+            "time": format_duration(self.time),
+            "begin": datetime.fromtimestamp(self.begin, site.zone).strftime("%Y-%m-%dT%H:%M") if self.begin else "",
+            "account": self.account,
+            "reservation": self.reservation,
+            "email_on_start": "1" if self.email_on_start else "",
+            "open": self.open,
+        }
+
+
+def default_options(site: Site) -> dict[str, Any]:
+    """Return the Site's defaults as options, a value for every field."""
+    given = site.defaults.model_dump(exclude_none=True)
+    image = next(iter(site.images))
+    blank: dict[str, Any] = dict.fromkeys(FIELDS, "")
+    return {**blank, "image": image, "gpu": "none", "account": site.accounts.default, **given}
+
+
+def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Take a posted form (each field a list of strings) as options; the last value of a field counts.
+
+    Fields that JupyterHub adds itself (``_xsrf``) and uploads are left out.
+    """
+    options = {}
+    for field, values in form.items():
+        texts = [value for value in values if isinstance(value, str)]
+        if texts and not field.startswith("_"):
+            options[field] = texts[-1]
+    return options
+
+
+def from_options(options: Mapping[str, Any], site: Site, now: float | None = None) -> SessionRequest:
+    """Check *options* against *site* and make a request of them; a missing field means the Site's default.
+
+    *options* may be anything that JSON can hold. *now* is in epoch seconds.
+
+    Raises `RequestError` with a sentence for every field at fault, unknown fields included.
+    """
+    return _Check(options, site, clock.time() if now is None else now).request()
+
+
+class _Check:
+    """Reads one set of options; collects what is wrong instead of stopping at the first."""
+
+    def __init__(self, options: Mapping[str, Any], site: Site, now: float) -> None:
+        self.site, self.now = site, now
+        self.errors: dict[str, str] = {}
+        self.values = default_options(site)
+        for field, value in options.items():
+            if field in self.values:
+                # Null and an empty text mean "as usual", except where empty is a choice of its own.
+                if value is not None and (value != "" or field in ("begin", "open", "reservation", "memory")):
+                    self.values[field] = value
+            else:
+                self.errors[str(field)[:64]] = f"there is no such field; the fields are {', '.join(FIELDS)}"
+
+    def request(self) -> SessionRequest:
+        values = {
+            "environment": self.member("environment", self.site.environments),
+            "image": self.member("image", self.site.images),
+            "partition": self.member("partition", self.site.partitions),
+            "cores": self.number("cores", 1, 4096),
+            "memory": self.memory(),
+            "time": self.duration(),
+            "begin": self.begin(),
+            "account": self.account(),
+            "reservation": self.matching("reservation", r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", "a reservation's name"),
+            "email_on_start": self.flag("email_on_start"),
+            "open": self.open_path(),
+        }
+        values["gpu"], values["gpu_count"] = self.gpu()
+        self.limits(values)
+        if self.errors:
+            raise RequestError(self.errors)
+        return SessionRequest(**values)
+
+    def text(self, field: str) -> str:
+        value = self.values[field]
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            self.errors[field] = "must be text"
+            return ""
+        text = str(value).strip()
+        if len(text) > _TEXT_LIMIT:
+            self.errors[field] = f"is too long: at most {_TEXT_LIMIT} characters"
+            return ""
+        return text
+
+    def member(self, field: str, table: Mapping[str, Any]) -> str:
+        text = self.text(field)
+        if text not in table and field not in self.errors:
+            self.errors[field] = f"{_show(text)} is not offered here; choose {_either(table)}"
+        return text
+
+    def matching(self, field: str, pattern: str, what: str) -> str:
+        text = self.text(field)
+        if text and not re.fullmatch(pattern, text, re.ASCII):
+            self.errors[field] = f"{_show(text)} is not {what}"
+        return text
+
+    def number(self, field: str, low: int, high: int) -> int:
+        text = self.text(field)
+        if field not in self.errors:
+            if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+                self.errors[field] = f"{_show(text)} is not a whole number"
+            elif not low <= int(text) <= high:
+                self.errors[field] = f"{text} is not possible: choose {low} to {high}"
+            else:
+                return int(text)
+        return 0
+
+    def flag(self, field: str) -> bool:
+        value = self.values[field]
+        known = {
+            True: True,
+            False: False,
+            "": False,
+            "0": False,
+            "1": True,
+            "on": True,
+            "true": True,
+            "false": False,
+        }
+        if not isinstance(value, (bool, str)) or value not in known:
+            self.errors[field] = "must be true or false"
+            return False
+        return known[value]
+
+    def memory(self) -> int | None:
+        if self.values["memory"] == "":
+            return None
+        if not self.site.memory_free:
+            per_core = self.site.memory_per_core
+            self.errors["memory"] = f"comes with the cores here, {per_core} MB for each: ask for more cores instead"
+            return None
+        return self.number("memory", 1, 100_000_000)
+
+    def duration(self) -> int:
+        text = self.text("time")
+        if "time" not in self.errors:
+            try:
+                return parse_duration(text)
+            except ValueError:
+                self.errors["time"] = f"{_show(text)} is not a duration: write {DURATION_HELP}"
+        return 0
+
+    def begin(self) -> int | None:
+        text = self.text("begin")
+        if "begin" in self.errors or text in ("", "now"):
+            return None
+        try:
+            begin = _read_begin(text, datetime.fromtimestamp(self.now, self.site.zone))
+        except ValueError as error:
+            self.errors["begin"] = f"{_show(text)} {error}"
+            return None
+        if begin < self.now - _BEGIN_SLACK:
+            zone = self.site.time_zone
+            self.errors["begin"] = f"{_show(text)} ({zone}) is in the past: choose a later time, or now"
+        elif begin > self.now + _BEGIN_LIMIT:
+            self.errors["begin"] = f"{_show(text)} is more than a year away"
+        return begin
+
+    def account(self) -> str:
+        accounts = self.site.accounts
+        text = self.matching("account", accounts.pattern, "a project's name here")
+        # The Site's pattern is the administrator's; this one keeps the script's line a line, whatever that says.
+        if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", text, re.ASCII):
+            self.errors["account"] = f"{_show(text)} is not a project's name here"
+        return text
+
+    def open_path(self) -> str:
+        text = self.text("open").removeprefix("~/")
+        parts = text.split("/")
+        if any(ord(char) < 32 or ord(char) == 127 for char in text):
+            self.errors["open"] = f"{_show(text)} has characters that no path can have"
+        elif text.startswith("/") or ".." in parts:
+            self.errors["open"] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
+        return text
+
+    def gpu(self) -> tuple[str, int]:
+        text = self.text("gpu")
+        if "gpu" in self.errors or text in ("none", "0"):
+            return "", 0
+        name, _, count = text.partition(":")
+        offered = [f"{key}:1" for key in self.site.gpus] + ["none"]
+        if name not in self.site.gpus or not re.fullmatch(r"[0-9]{1,3}", count or "1", re.ASCII):
+            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {_either(offered)}"
+            return "", 0
+        # The course's own way to say none was --gres=gpu:t4:0.
+        number = int(count or "1")
+        return (name, number) if number else ("", 0)
+
+    def limits(self, values: Mapping[str, Any]) -> None:
+        """Compare what was asked for with what the partition and the image have."""
+        partition = self.site.partitions.get(values["partition"])
+        environment = self.site.environments.get(values["environment"])
+        name = values["partition"]
+        having = environment.images if environment else ()
+        if having and values["image"] in self.site.images and values["image"] not in having:
+            self.refuse("image", f"does not have {values['environment']}: choose {_either(having)}")
+        if partition is None:
+            return
+        if values["cores"] > partition.max_cores:
+            self.refuse("cores", f"a node of {name} has {partition.max_cores}: ask for {partition.max_cores} or fewer")
+        if values["time"] > parse_duration(partition.max_time):
+            longest = say_duration(parse_duration(partition.max_time))
+            others = [
+                key for key, other in self.site.partitions.items() if parse_duration(other.max_time) >= values["time"]
+            ]
+            remedy = f", or choose {_either(others)}" if others else ""
+            self.refuse("time", f"{say_duration(values['time'])} is too long for {name}: at most {longest}{remedy}")
+        if values["gpu"]:
+            self.gpu_limits(values["gpu"], values["gpu_count"], name)
+
+    def gpu_limits(self, gpu: str, count: int, partition: str) -> None:
+        have = self.site.partitions[partition].gpus
+        if gpu not in have:
+            others = [key for key, other in self.site.partitions.items() if gpu in other.gpus]
+            what = f"has no {gpu}, only {_either(have)}" if have else "has no GPUs"
+            remedy = f"choose {_either(others)}, or no GPU" if others else "choose no GPU"
+            self.refuse("gpu", f"{partition} {what}: {remedy}")
+        elif count > self.site.gpus[gpu].max_count:
+            most = self.site.gpus[gpu].max_count
+            self.refuse("gpu", f"a node has {most} {gpu} at most: ask for {most}")
+
+    def refuse(self, field: str, text: str) -> None:
+        self.errors.setdefault(field, text)
+
+
+def _read_begin(text: str, now: datetime) -> int:
+    """Read a time of day (today, or tomorrow if that has passed) or a date with time, in the zone of *now*."""
+    if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", text, re.ASCII):
+        hour, minute, second = (int(part or 0) for part in match.groups())
+        moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0, fold=0)
+        if moment.timestamp() <= now.timestamp():
+            moment = (moment.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=now.tzinfo)
+    elif re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?", text, re.ASCII):
+        try:
+            moment = datetime.fromisoformat(text).replace(tzinfo=now.tzinfo)
+        except ValueError:
+            raise ValueError("is no date of the calendar") from None
+    else:
+        raise ValueError("is not a time: write 15:00, 2026-01-31T15:00, or now")
+    seconds = int(moment.timestamp())
+    # When clocks go forward, an hour does not exist: its times come back from the epoch as others.
+    if datetime.fromtimestamp(seconds, now.tzinfo).replace(tzinfo=None) != moment.replace(tzinfo=None, fold=0):
+        raise ValueError("does not exist: the clocks go forward in that hour")
+    return seconds
+
+
+def _show(text: str) -> str:
+    """Quote what a person typed, shortened, on one line."""
+    shown = text if len(text) <= 60 else text[:57] + "…"
+    return repr(shown)
+
+
+def _either(names: Iterable[str]) -> str:
+    """Say ``a, b or c``."""
+    *most, last = list(names) or ["nothing"]
+    return f"{', '.join(most)} or {last}" if most else last

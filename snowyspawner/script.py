@@ -1,0 +1,117 @@
+"""The job script: a Site and a request become a short bash script. Pure, no I/O but reading our own launcher.
+
+The script is complete in itself, so that what *Show the job script* shows is what runs. No value of a person's is
+text of the shell: ``#SBATCH`` lines hold checked values, the rest is one line of JSON in a quoted heredoc.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .request import SessionRequest
+from .site import Site
+from .slurm.times import format_duration
+
+_LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
+_SPEC_END = "SNOWYSPAWNER_SPEC"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a script needs to know beside Site and request."""
+
+    name: str  # the job's, and with its secret what the job shows to the hub
+    home: str  # the person's home directory, absolute
+    hub_url: str  # where claim and report are posted to; ends in a slash
+    server: int  # the row of the hub's database
+
+
+def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[str]:
+    """Return the ``#SBATCH`` options, one per line of the script. Raises `ValueError` for an unusable home."""
+    if not re.fullmatch(r"/[A-Za-z0-9_.,@%+=:/-]*", target.home, re.ASCII):
+        raise ValueError(f"the home directory {target.home!r} has characters that sbatch cannot be given")
+    cores = request.cores
+    options = [f"--job-name={target.name}", f"--account={request.account}" if request.account else ""]
+    options += [f"--time={format_duration(request.time)}", f"--partition={request.partition}"]
+    if site.single_node:
+        options.append("--nodes=1")
+    if site.cores_option == "ntasks":
+        options.append(f"--ntasks={cores}")
+    else:
+        options += ["--ntasks=1", f"--cpus-per-task={cores}"]
+    if request.memory:
+        options.append(f"--mem={request.memory}M")
+    if request.gpu:
+        options.append(site.gpus[request.gpu].request.replace("{count}", str(request.gpu_count)))
+    if request.reservation:
+        options.append(f"--reservation={request.reservation}")
+    if request.begin:
+        # Seconds since the epoch: sbatch would read anything else in its own zone.
+        options.append(f"--begin=uts{request.begin}")
+    if request.email_on_start:
+        options.append("--mail-type=BEGIN")
+    # Sent twice, an interactive session would be somebody else's: it is never requeued. In file names % is
+    # Slurm's, so that of a home directory is doubled.
+    log = f"{target.home.rstrip('/').replace('%', '%%')}/{site.log}"
+    options += ["--no-requeue", f"--chdir={target.home}", f"--output={log}", "--export=ALL"]
+    return [option for option in options if option]
+
+
+def spec(site: Site, request: SessionRequest, target: Target) -> str:
+    """Return the launcher's spec, one line of JSON; its keys are those that launcher.py reads."""
+    image, environment = site.images[request.image], site.environments[request.environment]
+    return json.dumps(
+        {
+            "hub_url": target.hub_url,
+            "hub_wait": site.hub_wait,
+            "server": target.server,
+            "name": target.name,
+            "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
+            "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
+            "gpu": bool(request.gpu),
+            "umask": site.umask,
+            "listen": site.listen,
+            "scratch": site.scratch,
+        },
+        sort_keys=True,
+    )
+
+
+def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
+    """Return all that the job inherits. Of secrets only the one-time one, worthless once it is claimed."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell or "/bin/sh",
+        "SNOWYSPAWNER_SECRET": secret,
+    }
+
+
+def build(site: Site, request: SessionRequest, target: Target) -> str:
+    """Return the job script. Raises `ValueError` when something in it cannot be written safely."""
+    directives = "\n".join(f"#SBATCH {option}" for option in sbatch_options(site, request, target))
+    if re.search(r"[^\x20-\x7e\n]", directives):
+        raise ValueError("an sbatch option has characters that a script cannot carry")
+    prologue = f"\n{site.prologue.strip()}\n" if site.prologue.strip() else ""
+    return f"""#!/bin/bash
+{directives}
+# JupyterLab in {request.environment}, made by snowyspawner.
+{prologue}
+exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 4<<'{_SPEC_END}'
+{_launcher()}{_LAUNCHER_END}
+{spec(site, request, target)}
+{_SPEC_END}
+"""
+
+
+@cache
+def _launcher() -> str:
+    return (Path(__file__).parent / "launcher.py").read_text(encoding="utf-8")

@@ -1,0 +1,329 @@
+"""Everything about a cluster, as data.
+
+A `Site` is a YAML file (or a dict of the same shape). It is checked as a whole when it is loaded, that is when
+the hub starts: a mistake names the key, the value and what is allowed, and nobody meets it later in a form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from ._share import share_dir
+from .slurm.times import parse_duration
+
+
+class SiteError(ValueError):
+    """A Site cannot be used. The text has a line per mistake: the key, the value, what is allowed."""
+
+
+def _matching(pattern: str, allowed: str) -> AfterValidator:
+    regex = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not regex.fullmatch(value):
+            raise ValueError(f"must be {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _duration(value: str) -> str:
+    parse_duration(value)
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be a time zone such as Europe/Stockholm") from None
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from None
+    return value
+
+
+# Every one of these reaches an sbatch line or an argv word, so the alphabet is closed. A name begins with a
+# letter or digit, so that none is ever taken for an option.
+Name = Annotated[str, _matching(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", "letters, digits and _ . + -, at most 64 of them")]
+AbsolutePath = Annotated[str, _matching(r"/[A-Za-z0-9_.,@%+=:/-]*", "an absolute path without spaces or quotes")]
+OptionalName = Annotated[
+    str,
+    _matching(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,63})?", "empty, or letters, digits and _ . + -, at most 64 of them"),
+]
+OptionalPath = Annotated[
+    str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
+]
+Duration = Annotated[str, AfterValidator(_duration)]
+Variable = Annotated[str, _matching(r"[A-Z_][A-Z0-9_]*", "an environment variable's name")]
+# The models are strict, but YAML knows lists only.
+Names = Annotated[tuple[Name, ...], Strict(False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Partition(_Model):
+    """One of Slurm's partitions, with the limits that the form and the hub hold people to."""
+
+    display_name: str = ""
+    description: str = ""
+    max_cores: int = Field(ge=1, le=4096)  # cores on one node: a session has one node
+    max_time: Duration
+    whole_node: bool = False  # the job gets all max_cores of its node, whatever it asks for
+    gpus: Names = ()  # the types (keys of Site.gpus) that its nodes have
+    max_jobs: int | None = Field(default=None, ge=1)  # jobs of one person, waiting and running together
+
+
+class Gpu(_Model):
+    """A type of GPU and how Slurm is asked for it."""
+
+    display_name: str = ""
+    max_count: int = Field(default=1, ge=1, le=64)  # on one node
+    request: Annotated[
+        str,
+        _matching(
+            r"--(gres=gpu|gpus|gpus-per-node)[A-Za-z0-9_:.=-]*[:=]\{count\}",
+            "an sbatch option such as --gres=gpu:t4:{count} or --gpus=t4:{count}",
+        ),
+    ]
+
+
+class Image(_Model):
+    """A container image on a disk that the compute nodes see, or none (the node's own system)."""
+
+    display_name: str = ""
+    description: str = ""
+    path: AbsolutePath = "/"
+    runtime: Literal["auto", "apptainer", "singularity", "none"] = "auto"
+    entry: Literal["exec", "run"] = "exec"  # run: for images whose runscript prepares and passes on to bash
+    binds: Annotated[tuple[AbsolutePath, ...], Strict(False)] = ()  # those that exist on the node are bound
+
+    @model_validator(mode="after")
+    def _has_path(self) -> Image:
+        if self.runtime != "none" and self.path == "/":
+            raise ValueError("an image needs a path (or runtime: none)")
+        return self
+
+
+class Environment(_Model):
+    """What is active in the session: a conda environment of the image, a prefix, or the image as it is."""
+
+    display_name: str = ""
+    description: str = ""
+    kind: Literal["conda", "prefix", "none"] = "conda"
+    conda: OptionalPath = ""  # where conda is installed in the image; empty: the usual places
+    prefix: OptionalPath = ""  # for kind prefix: the directory that holds bin/
+    images: Names = ()  # the images that have it; empty: all
+    gpu: bool = False  # whether a GPU is of any use in it
+
+    @model_validator(mode="after")
+    def _has_prefix(self) -> Environment:
+        if (self.kind == "prefix") != bool(self.prefix):
+            raise ValueError("prefix goes with kind: prefix, and only with it")
+        return self
+
+
+class Accounts(_Model):
+    """The projects that jobs are charged to."""
+
+    discover: bool = True  # ask sacctmgr which ones a person may use
+    default: OptionalName = ""
+    pattern: Annotated[str, AfterValidator(_pattern)] = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+
+class Choices(_Model):
+    """Fields of a session, as a person would write them. What is left out comes from the Site's defaults."""
+
+    environment: str | None = None
+    image: str | None = None
+    partition: str | None = None
+    cores: int | None = Field(default=None, ge=1)
+    gpu: str | None = None  # TYPE:COUNT, or none
+    memory: int | None = Field(default=None, ge=1)  # MB
+    time: Duration | None = None
+    begin: str | None = None
+    account: str | None = None
+    reservation: str | None = None
+    email_on_start: bool | None = None
+    open: str | None = None
+
+
+class Preset(_Model):
+    """A named choice, offered as a card above the form."""
+
+    display_name: str
+    description: str = ""
+    choices: Choices = Choices()
+
+
+class Site(_Model):
+    """A cluster: where it is, what it has, what a session there gets."""
+
+    display_name: str
+    description: str = ""
+    support: str = ""  # whom to turn to: an address or a URL, shown with errors
+
+    cluster: OptionalName = ""  # for -M; empty: the local cluster
+    slurm_conf: OptionalPath = ""  # the cluster's own slurm.conf, used instead of -M
+    time_zone: Annotated[str, AfterValidator(_zone)]
+    node_address: Annotated[
+        str, _matching(r"[A-Za-z0-9.:-]*(\{node\})?[A-Za-z0-9.:-]*", "a host name with {node} in it")
+    ] = "{node}"  # how the hub reaches a node
+    listen: Annotated[str, _matching(r"[0-9A-Fa-f.:]+", "an IP address")] = "0.0.0.0"  # noqa: S104 the hub's proxy is on another host
+
+    cores_option: Literal["ntasks", "cpus-per-task"] = "ntasks"
+    single_node: bool = True  # send --nodes=1; false where a site's rules forbid it
+    memory_per_core: int = Field(ge=1)  # MB
+    memory_free: bool = False  # whether people may ask for memory apart from cores
+
+    partitions: dict[Name, Partition] = Field(min_length=1)
+    gpus: dict[Name, Gpu] = {}
+    images: dict[Name, Image] = Field(min_length=1)
+    environments: dict[Name, Environment] = Field(min_length=1)
+    accounts: Accounts = Accounts()
+    defaults: Choices
+    presets: dict[Name, Preset] = {}
+
+    python: AbsolutePath = "/usr/bin/python3"  # on the nodes; 3.6 or newer
+    prologue: str = ""  # shell text, run in the job before anything else: module load …
+    umask: Annotated[str, _matching(r"0?[0-7]{3}", "three octal digits in quotes, such as '022'")] = "022"
+    log: Annotated[
+        str, _matching(r"[A-Za-z0-9_./%+-]*%j[A-Za-z0-9_./%+-]*", "a path with %j (the job's number) in it")
+    ] = ".snowyspawner-%j.log"  # relative to the person's home
+    scratch: Annotated[tuple[Variable, ...], Strict(False)] = ("SNIC_TMP", "TMPDIR")
+    # ^ the first of these that names a directory is the job's scratch
+    hub_wait: int = Field(default=600, ge=1)  # seconds that a job waits for a hub that does not answer
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Site:
+        wrong: list[str] = []
+
+        def refer(where: str, name: str, table: Mapping[str, Any], what: str) -> None:
+            if name not in table:
+                wrong.append(f"{where}: {name!r}: no such {what}; there is {', '.join(table) or 'none'}")
+
+        for key, partition in self.partitions.items():
+            for gpu in partition.gpus:
+                refer(f"partitions.{key}.gpus", gpu, self.gpus, "GPU type")
+        for key, environment in self.environments.items():
+            for image in environment.images:
+                refer(f"environments.{key}.images", image, self.images, "image")
+        for field in ("environment", "partition", "cores", "time"):
+            if getattr(self.defaults, field) is None:
+                wrong.append(f"defaults.{field}: missing")
+        offers = {"defaults": self.defaults} | {f"presets.{k}.choices": p.choices for k, p in self.presets.items()}
+        for where, choices in offers.items():
+            for field, table in (
+                ("environment", self.environments),
+                ("image", self.images),
+                ("partition", self.partitions),
+            ):
+                if (value := getattr(choices, field)) is not None:
+                    refer(f"{where}.{field}", value, table, field)
+            if choices.gpu not in (None, "none"):
+                name, _, count = str(choices.gpu).partition(":")
+                refer(f"{where}.gpu", name, self.gpus, "GPU type")
+                if not re.fullmatch(r"[1-9][0-9]{0,2}", count or "1"):
+                    wrong.append(f"{where}.gpu: {choices.gpu!r}: must be none or TYPE:COUNT")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone that times are read and shown in."""
+        return ZoneInfo(self.time_zone)
+
+    def address(self, node: str) -> str:
+        """Return the host under which the hub reaches *node*."""
+        return self.node_address.replace("{node}", node)
+
+
+def load(source: str | Path | Mapping[str, Any]) -> Site:
+    """Load a Site: the name of a shipped one, a path to a YAML file, or a dict.
+
+    A file or dict may say ``extends: NAME`` (or a path): it then holds only what differs; tables are merged key
+    by key, anything else is replaced, and a key set to null is removed.
+
+    Raises `SiteError` with a line per mistake.
+    """
+    raw, label = _read(source)
+    try:
+        return Site.model_validate(raw)
+    except ValidationError as error:
+        raise SiteError("\n".join(_explain(label, error))) from None
+
+
+def shipped() -> list[str]:
+    """Return the names of the Sites that come with snowyspawner."""
+    return sorted(path.stem for path in (share_dir() / "sites").glob("*.yaml"))
+
+
+def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[str, Any], str]:
+    if isinstance(source, Mapping):
+        raw, label = dict(source), "site"
+    else:
+        label = str(source)
+        path = Path(source)
+        if isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9_-]+", source):
+            path = share_dir() / "sites" / f"{source}.yaml"
+            if not path.is_file():
+                raise SiteError(
+                    f"{label}: no such site; there is {', '.join(shipped())}, or give a path with a / or .yaml in it"
+                )
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SiteError(f"{label}: cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            raise SiteError(f"{label}: is not YAML: {error}") from None
+        if not isinstance(raw, dict):
+            raise SiteError(f"{label}: must hold keys and values, not {type(raw).__name__}")
+    base = raw.pop("extends", None)
+    if base is not None:
+        if not isinstance(base, str) or depth > 4:
+            raise SiteError(f"{label}: extends: {base!r}: must be the name or path of another site")
+        raw = _merge(_read(base, depth + 1)[0], raw)
+    return raw, label
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(label: str, error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        value = item["input"]
+        if item["type"] == "extra_forbidden":
+            message = "no such key"
+        elif item["type"] == "string_type" and isinstance(value, (int, float)):
+            message = "must be text: put it in quotes"
+        shown = "" if isinstance(value, (Mapping, BaseModel)) else f"{value!r}: "
+        start = f"{label}: {where}: {shown}" if where else f"{label}: "
+        lines += [start + line for line in message.splitlines()]
+    return lines

@@ -1,0 +1,1 @@
+"""Slurm, the outside world. Nothing in here knows JupyterHub."""

@@ -1,0 +1,266 @@
+"""Run Slurm's commands: argv lists, no shell, a time limit, at most a few at once; typed results.
+
+Whom a command runs as is decided by an argv prefix (`prefix_for`). Reading the queue needs no prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: sbatch reads the script from a pipe. What fits in the pipe is delivered by one write, so a hub that dies can
+#: never leave half a script behind, which sbatch would accept.
+SCRIPT_LIMIT = 64 * 1024 - 1
+
+# The hub's own variables must not steer squeue (SQUEUE_FORMAT, SLURM_CLUSTERS …), so a command gets only these.
+_BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+
+
+class SlurmError(Exception):
+    """A command of Slurm's failed. *stderr* is what it said, *returncode* its exit code."""
+
+    def __init__(self, command: str, returncode: int, stderr: str) -> None:
+        super().__init__(f"{command} exited with {returncode}: {stderr}")
+        self.command, self.returncode, self.stderr = command, returncode, stderr
+
+
+class SlurmTimeoutError(SlurmError):
+    """A command gave no answer in time. What it was asked to do may have happened all the same."""
+
+    def __init__(self, command: str, seconds: float) -> None:
+        super().__init__(command, -1, f"{command} gave no answer in {seconds:g} seconds")
+
+
+class JobRow(NamedTuple):
+    """One job as squeue shows it. *start* is in seconds since the epoch; for a waiting job, an estimate."""
+
+    job_id: str
+    state: str
+    node: str
+    start: int | None
+    reason: str
+
+
+class JobEnd(NamedTuple):
+    """How a job ended. *state* is Slurm's (``TIMEOUT``), *exit_code* and *signal* the batch script's."""
+
+    state: str
+    exit_code: int
+    signal: int
+    by: str = ""  # for CANCELLED: the user name, or uid, of who did it
+
+
+#: States in which a job is over (squeue(1), JOB STATE CODES).
+ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "LAUNCH_FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    ]
+)
+#: States in which the job has no node yet, or no longer.
+WAITING = frozenset(("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
+
+SQUEUE_FORMAT = "%i|%T|%B|%S|%r"  # the free text last
+SACCT_FORMAT = "JobIDRaw,State,ExitCode"
+
+
+def parse_job_id(output: str) -> tuple[str, str]:
+    """Read ``sbatch --parsable``: *job id* and *cluster* (empty unless ``-M`` was given). Raises `ValueError`."""
+    # Warnings of a submit plugin may come before; the answer is the last line.
+    lines = output.strip().splitlines()
+    match = re.fullmatch(r"(\d+)(?:;([A-Za-z0-9_.-]+))?", lines[-1].strip() if lines else "")
+    if not match:
+        raise ValueError(f"sbatch printed no job id: {output[:200]!r}")
+    return match[1], match[2] or ""
+
+
+def parse_squeue(output: str) -> dict[str, JobRow]:
+    """Read the rows of `SQUEUE_FORMAT`. ``CLUSTER:`` headers (Slurm before 20.02) and other lines are passed over."""
+    rows = {}
+    for line in output.splitlines():
+        parts = line.split("|", 4)
+        if len(parts) != 5 or not parts[0].strip().isdigit():
+            continue
+        job_id, state, node, start, reason = (part.strip() for part in parts)
+        rows[job_id] = JobRow(
+            job_id, state, "" if node == "n/a" else node, int(start) if start.isdigit() else None, reason
+        )
+    return rows
+
+
+def parse_sacct(output: str) -> dict[str, JobEnd]:
+    """Read the rows of `SACCT_FORMAT` (``-n -P -X``): the jobs that are over; others are left out."""
+    ends = {}
+    for line in output.splitlines():
+        parts = line.split("|")
+        if len(parts) != 3 or not parts[0].isdigit():
+            continue
+        state, _, by = parts[1].partition(" by ")
+        state = state.strip().rstrip("+")
+        if state not in ENDED:
+            continue
+        code, _, signal = parts[2].partition(":")
+        ends[parts[0]] = JobEnd(
+            state, int(code) if code.isdigit() else 0, int(signal) if signal.isdigit() else 0, by.strip()
+        )
+    return ends
+
+
+def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]:
+    """Return the words that make a command run as *target*: setpriv for a root hub, sudo for another account.
+
+    *keep* names the variables that sudo has to pass on. setuid by the event loop itself would cost 10 ms of it.
+    """
+    if os.geteuid() == target.pw_uid:
+        return []
+    if os.geteuid() == 0:
+        ids = ["--reuid", str(target.pw_uid), "--regid", str(target.pw_gid)]
+        return [_find("setpriv"), *ids, "--init-groups", "--"]
+    names = ",".join(sorted(keep))
+    return [
+        _find("sudo"),
+        "-n",
+        *([f"--preserve-env={names}"] if names else []),
+        "-u",
+        target.pw_name,
+        "--",
+    ]
+
+
+def _find(command: str) -> str:
+    path = shutil.which(command)
+    if not path:
+        raise SlurmError(command, 127, f"{command} is not on the hub's PATH")
+    return os.path.abspath(path)
+
+
+@dataclass
+class SlurmClient:
+    """Slurm's commands for one cluster.
+
+    *cluster* is for ``-M`` (empty: the local cluster); with *slurm_conf*, the cluster's own configuration file,
+    ``-M`` is not used, so that nothing depends on slurmdbd.
+    """
+
+    cluster: str = ""
+    slurm_conf: str = ""
+    timeout: float = 30.0  # seconds
+    at_once: int = 8
+    _slots: asyncio.Semaphore = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the semaphore: it belongs to the loop that first waits for it."""
+        self._slots = asyncio.Semaphore(self.at_once)
+
+    async def submit(self, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> tuple[str, str]:
+        """Give *script* to sbatch; return job id and cluster.
+
+        The job inherits *env* and nothing else. The umask is 077 because slurmstepd opens the job's log with it
+        before the script can do anything. Raises `SlurmError`, `SlurmTimeoutError` (the job may exist all the same).
+        """
+        data = script.encode()
+        if len(data) > SCRIPT_LIMIT:
+            raise SlurmError("sbatch", -1, f"the job script has {len(data)} bytes, more than {SCRIPT_LIMIT}")
+        args = ["--parsable", *self._cluster()]
+        out = await self._run("sbatch", args, {**self._conf(), **env}, prefix, data, umask=0o077)
+        try:
+            return parse_job_id(out)
+        except ValueError as error:
+            raise SlurmError("sbatch", 0, str(error)) from None
+
+    async def cancel(self, job_id: str, prefix: Sequence[str], kill: bool = False) -> None:
+        """End a job: SIGTERM, or with *kill* SIGKILL for everything in it. A job that is gone is a success."""
+        how = ["--signal=KILL", "--full"] if kill else []
+        try:
+            await self._run("scancel", [*self._cluster(), *how, job_id], self._env(), prefix)
+        except SlurmTimeoutError:
+            raise
+        except SlurmError as error:
+            if not re.search(r"Invalid job id|already completing or completed", error.stderr):
+                raise
+
+    async def queue(self, job_ids: Iterable[str]) -> dict[str, JobRow]:
+        """Ask once for all of *job_ids*. Those that squeue no longer knows are missing in the answer."""
+        ids = sorted(set(job_ids))
+        if not ids:
+            return {}
+        # One unknown id alone is an error, of several the unknown are left out: so never just one.
+        ids = ids * 2 if len(ids) == 1 else ids
+        args = [*self._cluster(), "-h", "--states=all", "-j", ",".join(ids), "-o", SQUEUE_FORMAT]
+        return parse_squeue(await self._run("squeue", args, self._env()))
+
+    async def find(self, name: str, user: str) -> str:
+        """Return the id of *user*'s job called *name*, or an empty string."""
+        args = [*self._cluster(), "-h", "--states=all", "--name", name, "-u", user, "-o", SQUEUE_FORMAT]
+        rows = parse_squeue(await self._run("squeue", args, self._env()))
+        return next(iter(rows), "")
+
+    async def ends(self, job_ids: Iterable[str]) -> dict[str, JobEnd]:
+        """Ask accounting how *job_ids* ended. Jobs that are not over, or not known, are missing in the answer."""
+        ids = ",".join(sorted(set(job_ids)))
+        if not ids:
+            return {}
+        args = [*self._cluster(), "-X", "-n", "-P", "-j", ids, "-o", SACCT_FORMAT]
+        return parse_sacct(await self._run("sacct", args, self._env()))
+
+    def _cluster(self) -> list[str]:
+        return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []
+
+    def _conf(self) -> dict[str, str]:
+        conf = self.slurm_conf or os.environ.get("SLURM_CONF", "")
+        return {"SLURM_CONF": conf} if conf else {}
+
+    def _env(self) -> dict[str, str]:
+        return {**_BASE_ENV, **self._conf()}
+
+    async def _run(
+        self,
+        command: str,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        prefix: Sequence[str] = (),
+        data: bytes | None = None,
+        umask: int = -1,
+    ) -> str:
+        async with self._slots:
+            process = await asyncio.create_subprocess_exec(
+                *prefix,
+                _find(command),
+                *args,
+                env=dict(env),
+                cwd="/",
+                umask=umask,
+                stdin=asyncio.subprocess.PIPE if data is not None else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                out, err = await asyncio.wait_for(process.communicate(data), self.timeout)
+            except (TimeoutError, asyncio.TimeoutError):
+                raise SlurmTimeoutError(command, self.timeout) from None
+            finally:
+                # Reached with a live process only when it timed out or the caller was cancelled. What sudo
+                # started belongs to another user: it cannot be killed, so it is not waited for either.
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        process.kill()
+                        await process.wait()
+        if process.returncode:
+            raise SlurmError(command, process.returncode, err.decode(errors="replace").strip())
+        return out.decode(errors="replace")

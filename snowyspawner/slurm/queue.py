@@ -1,0 +1,163 @@
+"""One squeue for everybody: the jobs of a cluster, looked at together and only while somebody waits for one.
+
+Guarantees: a squeue that fails or hangs never makes a job look gone, the last good answer stays; a job counts as
+ended only when Slurm showed a terminal state (squeue, or sacct once squeue has forgotten it); whoever waits is
+woken by a change, not by a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError
+
+# Seconds between two looks, by what the most impatient job is doing.
+INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
+NEW_FOR = 60.0  # a job counts as new for so long after its submission, or after it left the queue
+BACKOFF_LIMIT = 120.0
+# A snapshot may lack a job that was accepted just before it was taken.
+SETTLING = 10.0
+
+
+class Watched:
+    """One job that somebody watches. *row* is its last squeue row, *end* is set once it is over."""
+
+    def __init__(self, job_id: str, since: float) -> None:
+        self.job_id = job_id
+        self.since = since  # epoch seconds: when it became interesting
+        self.row: JobRow | None = None
+        self.end: JobEnd | None = None
+        self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
+        self._news = asyncio.Event()
+
+    async def changed(self, timeout: float | None = None) -> bool:
+        """Wait for a change of row or end since the last call; tell whether there was one in *timeout* seconds."""
+        try:
+            await asyncio.wait_for(self._news.wait(), timeout)
+        except (TimeoutError, asyncio.TimeoutError):
+            return False
+        self._news.clear()
+        return True
+
+    def wake(self) -> None:
+        """Wake the waiter: something else about this job has changed."""
+        self._news.set()
+
+    def update(self, row: JobRow | None, end: JobEnd | None) -> None:
+        """Take over what Slurm said; wake the waiter if it is new. An end is final."""
+        if self.end is not None or (row == self.row and end is None):
+            return
+        if row and self.row and row.state != self.row.state:
+            self.since = time.time()
+        self.row, self.end = row or self.row, end
+        self._news.set()
+
+
+class QueueWatcher:
+    """Watches the jobs of one cluster. One per cluster and event loop."""
+
+    def __init__(self, client: SlurmClient, log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
+        self.client = client
+        self.log = log
+        self.failing_since: float | None = None  # epoch seconds: Slurm has not answered since
+        self.last_error = ""
+        self._jobs: dict[str, Watched] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._kick = asyncio.Event()
+        self._failures = 0
+
+    def watch(self, job_id: str, since: float | None = None) -> Watched:
+        """Watch *job_id*, submitted at *since* (epoch seconds; now). Watching twice gives the same object."""
+        watched = self._jobs.get(job_id)
+        if watched is None:
+            watched = self._jobs[job_id] = Watched(job_id, time.time() if since is None else since)
+            self.kick()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="snowyspawner queue watcher")
+        return watched
+
+    def unwatch(self, job_id: str) -> None:
+        """Stop watching; with the last job the watcher rests."""
+        self._jobs.pop(job_id, None)
+
+    def kick(self) -> None:
+        """Look soon: something has happened that Slurm will know about."""
+        self._kick.set()
+
+    def interval(self, now: float) -> float:
+        """Return the seconds to the next look: as often as the most impatient job needs, less if Slurm ails."""
+        if self._failures:
+            return float(min(INTERVAL_NEW * 2**self._failures, BACKOFF_LIMIT))
+        wait = INTERVAL_RUNNING
+        for watched in self._jobs.values():
+            if now - watched.since < NEW_FOR:
+                return INTERVAL_NEW
+            if watched.row is None or watched.row.state in WAITING:
+                wait = INTERVAL_WAITING
+        return wait
+
+    async def _run(self) -> None:
+        while self._jobs:
+            self._kick.clear()
+            await self.look()
+            # Jitter, so that several hubs do not come in step.
+            wait = self.interval(time.time()) * random.uniform(0.9, 1.1)  # noqa: S311
+            try:
+                await asyncio.wait_for(self._kick.wait(), wait)
+            except (TimeoutError, asyncio.TimeoutError):
+                continue
+            # Kicks that come together are one look.
+            await asyncio.sleep(0.2)
+
+    async def look(self) -> None:
+        """Take one snapshot. Never raises for what Slurm does: a failure keeps the last good one."""
+        started, jobs = time.time(), dict(self._jobs)
+        try:
+            rows = await self.client.queue(jobs)
+            missing = [job_id for job_id, job in jobs.items() if job_id not in rows and started - job.since > SETTLING]
+            over = [job_id for job_id, row in rows.items() if row.state in ENDED and not self._known(job_id)]
+            ends = await self.client.ends(missing + over) if missing or over else {}
+        except SlurmError as error:
+            self._failures += 1
+            self.last_error = error.stderr
+            if self.failing_since is None:
+                self.failing_since = started
+                self.log.warning("Slurm does not answer, keeping the last known state: %s", error)
+            return
+        if self.failing_since is not None:
+            self.log.warning("Slurm answers again after %.0f s", time.time() - self.failing_since)
+        self._failures, self.failing_since, self.last_error = 0, None, ""
+        for job_id, job in jobs.items():
+            row = rows.get(job_id)
+            end = ends.get(job_id)
+            if end is None and row is not None and row.state in ENDED:
+                end = JobEnd(row.state, 0, 0)  # accounting lags or is off: squeue's word is enough
+            job.missing_since = None if row or end else (job.missing_since or started)
+            job.update(row, end)
+
+    def _known(self, job_id: str) -> bool:
+        watched = self._jobs.get(job_id)
+        return watched is None or watched.end is not None
+
+
+_watchers: dict[tuple[int, str, str], tuple[asyncio.AbstractEventLoop, QueueWatcher]] = {}
+
+
+def shared_watcher(
+    cluster: str,
+    slurm_conf: str,
+    log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    make: Callable[..., SlurmClient] = SlurmClient,
+) -> QueueWatcher:
+    """Return the running loop's watcher for a cluster; the first caller makes it."""
+    loop = asyncio.get_running_loop()
+    key = (id(loop), cluster, slurm_conf)
+    held = _watchers.get(key)
+    # The id of a closed loop may be given out again.
+    if held is None or held[0] is not loop:
+        held = _watchers[key] = (loop, QueueWatcher(make(cluster, slurm_conf), log))
+    return held[1]

@@ -1,0 +1,373 @@
+"""SnowySpawner: glue between JupyterHub, a Site and Slurm. It decides; the rooms below do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from batchspawner import SlurmSpawner
+from batchspawner.batchspawner import BatchSpawnerBase
+from jupyterhub import orm
+from sqlalchemy import inspect
+from tornado import web
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from traitlets import Dict, Float, Integer, Unicode, Union, default
+
+from . import handlers, request, script
+from .errors import SessionError
+from .form import render
+from .job import Job, Phase, new_job
+from .life import Life
+from .site import load as load_site
+from .words import Words
+
+# What the person typed and what was wrong with it, for the form that comes back. JupyterHub renders it for the
+# default server's spawner even when a named one was asked for, so it cannot be kept in the spawner.
+_typed: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("snowyspawner_typed", default=None)
+
+_REACH_FOR = 5.0
+_YEAR = 366 * 86400
+
+
+class _PrefillError(Exception):
+    """A link with choices: the form is to be shown with them. Nothing is wrong and nothing starts."""
+
+    jupyterhub_message = ""
+
+
+class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no types
+    """Starts JupyterLab as a Slurm job, in a container, on the cluster that a Site describes.
+
+    Guarantees: nothing that a person typed is text of a shell, a script or a template; no secret waits in the
+    queue; a job that may be alive is never forgotten; `poll` changes nothing at Slurm.
+    """
+
+    site = Union(
+        [Unicode(), Dict()],
+        default_value="snowy",
+        help="""
+        The cluster: the name of a shipped site (``snowy``), the path of a YAML file, or a dict of the same shape.
+
+        A file or dict may say ``extends: NAME`` and hold only what differs. The keys are explained in the
+        reference of sites. It is checked when the hub starts, provided that the configuration ends in
+        ``snowyspawner.set_config(c)``.
+        """,
+    ).tag(config=True)
+
+    queue_timeout = Integer(
+        12 * 3600,
+        min=0,
+        help="""
+        Seconds that a job may wait in the queue, counted from the time it should begin. 0: no limit.
+
+        A job that has not started by then is cancelled.
+        """,
+    ).tag(config=True)
+
+    launch_timeout = Integer(
+        180,
+        min=1,
+        help="""
+        Seconds from the job's start until its server answers. Then the job is cancelled.
+        """,
+    ).tag(config=True)
+
+    stop_grace = Float(
+        10.0,
+        min=0.0,
+        help="""
+        Seconds that a server has to leave after SIGTERM, before everything in the job gets SIGKILL.
+        """,
+    ).tag(config=True)
+
+    choice: request.SessionRequest | None  # of the start under way, checked
+    life: Life
+
+    # -- choices -----------------------------------------------------------------------------------------------
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[Any], str]:
+        return lambda spawner: spawner._render_form()
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Callable[[dict[str, list[str]]], dict[str, str]]:
+        # Not a coroutine: it must set the variable in the context of the request that renders the form again.
+        def options_from_form(form_data: dict[str, list[str]]) -> dict[str, str]:
+            options = request.from_form(form_data)
+            _typed.set({"values": options, "errors": {}})
+            return options
+
+        return options_from_form
+
+    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
+        """Show the form with these values: a GET never starts anything."""
+        _typed.set({"values": request.from_form(query_data), "errors": {}})
+        raise _PrefillError
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], None]:
+        return lambda spawner, options: spawner._apply(options)
+
+    def _apply(self, options: Mapping[str, Any]) -> None:
+        """Take the choices of this start, whichever way they came. Raises `SessionError`, a sentence per field."""
+        if self.life.job and self.life.resumable:
+            # The job is there already; what it asked for was checked when it was submitted.
+            self.choice = request.SessionRequest.model_validate(self.life.job.request)
+        else:
+            try:
+                self.choice = request.from_options(options, self.life.site)
+            except request.RequestError as error:
+                self._mark(error.errors)
+                listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
+                message = Words(f"Nothing was started. {listed}.")
+                raise SessionError(message, reason="request", status_code=400) from None
+        wait = max(0.0, (self.choice.begin or 0) - time.time())
+        # Our own timers come first; JupyterHub's only has to be later.
+        self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
+
+    @staticmethod
+    def _mark(errors: Mapping[str, str]) -> None:
+        """Put *errors* at their fields, should the form come back."""
+        typed = _typed.get()
+        if typed is not None:
+            typed["errors"].update(errors)
+
+    def _render_form(self) -> str:
+        values = {field: str(value) for field, value in request.default_options(self.life.site).items()}
+        typed = _typed.get() or {"values": self.life.last_request, "errors": {}}
+        values.update({field: value for field, value in typed["values"].items() if field in values})
+        return render(self.life.site, values, typed["errors"])
+
+    # -- what is stored ----------------------------------------------------------------------------------------
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Load the Site. Raises `SiteError` if it cannot be used."""
+        super().__init__(**kwargs)
+        self.choice = None
+        self.life = Life(load_site(self.site), self._store, self.log, lambda: str(self._log_name))
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what an earlier hub stored."""
+        self.life.load(state)
+        self._show_job_id()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
+        return self.life.state()
+
+    def clear_state(self) -> None:
+        """Forget the job unless it may still be alive: then the next start attaches to it."""
+        super(BatchSpawnerBase, self).clear_state()
+        self.life.forget_if_over()
+        self._show_job_id()
+
+    def _store(self) -> None:
+        """Write the state at once: a hub that dies in the next moment must not lose a job."""
+        self._show_job_id()
+        self.orm_spawner.state = self.get_state()
+        inspect(self.orm_spawner).session.commit()
+
+    def _show_job_id(self) -> None:
+        self.job_id = self.life.job.job_id if self.life.job else ""
+
+    @property
+    def job(self) -> Job | None:
+        """The job of this server, if there is one."""
+        return self.life.job
+
+    # -- start, stop, poll -------------------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Attach to the stored job if it is alive, else submit one; return the server's URL.
+
+        A cancelled start touches nothing: a hub that shuts down cancels every start, and waiting jobs live on.
+        Only `stop` ends a job. Raises `SessionError`.
+        """
+        if self.internal_ssl:
+            raise SessionError(Words("internal_ssl is not supported by snowyspawner yet."), reason="unsupported")
+        life = self.life
+        await life.find_account(self.user.name)
+        life.failure, life.claimed_here = None, False
+        if life.job and life.job.phase == "stopping":
+            await self.stop()
+        job = life.job
+        if job is None or not life.resumable or not await life.found(job):
+            job = await self._submit()
+        life.attached = True
+        self._keep_token(job)
+        await life.until_serving(job, self.queue_timeout, self.launch_timeout)
+        url = f"http://{life.site.address(job.node)}:{job.port}"
+        await self._reach(url, job)
+        self._guard(job)
+        return url
+
+    async def _submit(self) -> Job:
+        account, choice = self.life.account, self.choice
+        if account is None or choice is None:
+            raise RuntimeError("JupyterHub calls apply_user_options before start, and start looks up the account")
+        job, secret = new_job(self.name, choice.model_dump())
+        target = script.Target(
+            name=job.name,
+            home=account.pw_dir,
+            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
+            server=self.orm_spawner.id,
+        )
+        try:
+            text = script.build(self.life.site, choice, target)
+        except ValueError as error:
+            message = Words("The job script cannot be written.", "Tell support.")
+            raise SessionError(message, reason="unsupported", detail=str(error)) from None
+        # A time and a reservation pass; offered again, they would be refused.
+        self.life.last_request = {**choice.options(self.life.site), "begin": "", "reservation": ""}
+        try:
+            await self.life.submit(job, text, script.environment(account, secret))
+        except SessionError as error:
+            if error.words.field:
+                self._mark({error.words.field: error.jupyterhub_message})
+            raise
+        return job
+
+    async def _reach(self, url: str, job: Job) -> None:
+        """Fetch the server's /api as JupyterHub will, so that an address out of reach fails in words."""
+        deadline, problem = time.monotonic() + _REACH_FOR, ""
+        while time.monotonic() < deadline:
+            try:
+                await AsyncHTTPClient().fetch(
+                    f"{url}{self.server.base_url}api", request_timeout=2, connect_timeout=2, follow_redirects=False
+                )
+                return
+            except HTTPClientError as error:
+                if error.code < 500:
+                    return
+                problem = str(error)
+            except OSError as error:
+                problem = str(error)
+            await asyncio.sleep(0.2)
+        message = Words(f"The server runs on node {job.node}, but the hub cannot reach it.", "Tell support.")
+        raise SessionError(message, reason="unreachable", detail=f"{url}: {problem}")
+
+    async def poll(self) -> int | None:
+        """Return None while the session lives, else an exit code.
+
+        A job that only waits counts while a start() of this hub follows it: after a restart JupyterHub then sees
+        "not running", touches nothing, and the next start attaches.
+        """
+        job = self.life.job
+        if job is None or not job.alive:
+            return int((self.life.last or {}).get("exit_code") or 0)
+        if job.phase == "serving":
+            self._guard(job)
+            return None
+        if job.phase == "stopping" and not self.life.attached:
+            # A hub died while it stopped this job.
+            self.life.in_background("stop", self.stop())
+        return None if self.life.attached else 1
+
+    def _guard(self, job: Job) -> None:
+        self.life.in_background("guard", self.life.guard(job, self._noticed_end))
+
+    async def _noticed_end(self) -> None:
+        self._drop_token(self.job)
+        await self.poll_and_notify()
+
+    async def stop(self, now: bool = False) -> None:
+        """End the job. Returns only once Slurm has accepted that, or the job is known to be over."""
+        if self.life.account is None:
+            await self.life.find_account(self.user.name)
+        self._drop_token(await self.life.stop(0.0 if now else self.stop_grace))
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield an event whenever phase, state or reason changes. Reads memory only."""
+        shown: tuple[int, str] | None = None
+        while True:
+            now = self.life.describe()
+            if now != shown:
+                shown = now
+                yield {"progress": now[0], "message": now[1]}
+            await asyncio.sleep(0.3)
+
+    # -- what the job says (called by handlers) ----------------------------------------------------------------
+
+    def claimed(self, job_id: str, node: str) -> dict[str, Any] | None:
+        """Hand the job its server's environment; None while no start() of this hub follows it.
+
+        Raises HTTPError 410 when the session is over for the hub.
+        """
+        job = self._expect("submitting", "pending", "launching")
+        if not self.life.attached:
+            return None
+        self.life.claimed(job, job_id, node)
+        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()]}
+
+    def serving(self, port: int, node: str) -> dict[str, Any] | None:
+        """Note where the server answers; None as in `claimed`. Raises HTTPError 410.
+
+        The answer says ``again`` when the environment came from a hub before this one: its token is gone.
+        """
+        job = self._expect("launching")
+        if not self.life.attached:
+            return None
+        if not self.life.claimed_here:
+            return {"again": True}
+        self.life.serving(job, port, node)
+        return {}
+
+    def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any]:
+        """Note why the job cannot serve, or no longer does. Raises HTTPError 410."""
+        self.life.gave_up(self._expect("launching", "serving"), code, detail, log)
+        return {}
+
+    def _expect(self, *phases: Phase) -> Job:
+        job = self.life.expects(*phases)
+        if job is None:
+            raise web.HTTPError(410, "nobody waits for this")
+        return job
+
+    # -- environment and token ---------------------------------------------------------------------------------
+
+    def get_env(self) -> dict[str, str]:
+        """Return the server's environment, its token included: only ever sent in answer to a claim."""
+        env: dict[str, str] = super().get_env()
+        if self.choice and self.choice.open:
+            env["JUPYTERHUB_DEFAULT_URL"] = self.choice.lab_path
+        else:
+            env.setdefault("JUPYTERHUB_DEFAULT_URL", "/lab")
+        return env
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """Leave HOME, USER and SHELL to the job, which knows them."""
+        return env
+
+    def _keep_token(self, job: Job) -> None:
+        """Remember the row of this start's token, never the token; drop the row of an earlier hub's."""
+        session = inspect(self.orm_spawner).session
+        row = orm.APIToken.find(session, self.api_token) if self.api_token else None
+        if row is not None and row.id != job.token_id:
+            self._drop_token(job)
+            job.token_id = row.id
+            self._store()
+
+    def _drop_token(self, job: Job | None) -> None:
+        if job is None or job.token_id is None:
+            return
+        session = inspect(self.orm_spawner).session
+        row = session.get(orm.APIToken, job.token_id)
+        if row is not None and row.user is self.orm_spawner.user:
+            session.delete(row)
+        job.token_id = None
+        self._store()
+
+
+def ineffective_traits() -> list[str]:
+    """Return the names of batchspawner's traits that have no effect here."""
+    own = SnowySpawner.class_own_traits(config=True)
+    return sorted(
+        name
+        for base in SlurmSpawner.__mro__
+        if base.__module__.startswith("batchspawner") and hasattr(base, "class_own_traits")
+        for name in base.class_own_traits(config=True)
+        if name not in own and name not in ("start_timeout", "ip")
+    )
