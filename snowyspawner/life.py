@@ -123,7 +123,8 @@ class Life:
             self._refused(job, error)
         else:
             self.log.info("Job %s (%s) submitted for %s", job_id, job.name, self.label())
-            self.enter(job, "pending", job_id=job_id, cluster=cluster)
+            # A quick job may have claimed its session before sbatch returned.
+            self.enter(job, "pending" if job.phase == "submitting" else job.phase, job_id=job_id, cluster=cluster)
 
     def _refused(self, job: Job, error: SlurmError) -> None:
         self.failure = SessionError(words.refusal(error.stderr), reason="slurm", detail=error.stderr)
@@ -208,11 +209,11 @@ class Life:
     def describe(self) -> tuple[int, str]:
         """Say what is happening: percent, sentence. Reads memory only."""
         job = self.job
-        if job is None or job.phase in ("stopping", "ended"):
+        if job is None or job.phase == "submitting":
+            return 5, "Handing the job to Slurm."
+        if job.phase in ("stopping", "ended"):
             return 95, "Stopping."
         row = self._watched.row if self._watched else None
-        if job.phase == "submitting":
-            return 5, "Handing the job to Slurm"
         if job.phase == "pending":
             if row is None:
                 return 10, f"Job {job.job_id} is in the queue."

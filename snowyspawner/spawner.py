@@ -191,7 +191,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         life = self.life
         await life.find_account(self.user.name)
         life.failure, life.claimed_here = None, False
-        if life.job and life.job.phase == "stopping":
+        if life.job and life.job.phase in ("serving", "stopping"):
+            # JupyterHub has given that server up, and its token; a hub died while it stopped it.
             await self.stop()
         job = life.job
         if job is None or not life.resumable or not await life.found(job):
@@ -199,7 +200,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         life.attached = True
         self._keep_token(job)
         await life.until_serving(job, self.queue_timeout, self.launch_timeout)
-        url = f"http://{life.site.address(job.node)}:{job.port}"
+        url = self._address(job)
         await self._reach(url, job)
         self._guard(job)
         return url
@@ -229,6 +230,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
                 self._mark({error.words.field: error.jupyterhub_message})
             raise
         return job
+
+    async def get_url(self) -> str:
+        """Return where the server is, as this job said it: JupyterHub's own row may not have been written."""
+        job = self.life.job
+        if job is None or not job.port:
+            return str(self.server.url)
+        return self._address(job) + str(self.server.base_url)
+
+    def _address(self, job: Job) -> str:
+        return f"http://{self.life.site.address(job.node)}:{job.port}"
 
     async def _reach(self, url: str, job: Job) -> None:
         """Fetch the server's /api as JupyterHub will, so that an address out of reach fails in words."""

@@ -1,0 +1,6 @@
+"""Sphinx: the documentation as HTML (make docs)."""
+
+project = "snowyspawner"
+author = "the snowyspawner developers"
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]

@@ -1,0 +1,129 @@
+"""The main job as a student does it: sign in, choose, press Start, work."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from ..hubs import Hub, until
+from .conftest import shoot
+
+pytestmark = [pytest.mark.cluster, pytest.mark.browser]
+
+CELL = """import os, sys
+print(os.environ["SLURM_JOB_PARTITION"], os.environ["SLURM_CPUS_ON_NODE"], "CPUs")
+print(sys.prefix)
+print(open("/opt/course/README").readline().strip() and "only in the image")"""
+
+
+async def sign_in(page: Page, hub: Hub, cluster: Any, name: str) -> None:
+    """Sign in with the account's password; PAM checks it."""
+    await page.goto(f"{hub.url}/hub/spawn")
+    await page.get_by_label("Username").fill(name)
+    await page.get_by_label("Password").fill(cluster.users[name])
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def run_cell(page: Page, code: str) -> str:
+    """Type *code* into the notebook's active cell and run it; return what appears under it."""
+    outputs = page.locator(".jp-OutputArea-output")
+    before = await outputs.count()
+    await page.locator(".jp-Cell.jp-mod-active .cm-content").click()
+    await page.keyboard.insert_text(code)
+    await page.keyboard.press("Shift+Enter")
+    await expect(outputs).to_have_count(before + 1, timeout=60_000)
+    return await outputs.nth(before).inner_text()
+
+
+async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
+    name = users[0]
+    await sign_in(page, hub, cluster, name)
+    await expect(page.get_by_role("heading", name="Server Options")).to_be_visible()
+    # The default is the course's.
+    await expect(page.get_by_label("Environment")).to_have_value("tf-gpu")
+    await expect(page.get_by_label("GPU", exact=True)).to_have_value("t4:1")
+    await expect(page.get_by_label("Time")).to_have_value("0:59:00")
+    await page.get_by_label("Environment").select_option("tf-mkl")
+    await page.get_by_label("Partition").select_option("devcore")
+    await page.get_by_label("GPU", exact=True).select_option("none")
+    await page.get_by_label("Cores").fill("4")
+    await shoot(page, "form")
+    await page.get_by_role("button", name="Start").click()
+
+    await page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=90_000)
+    await page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)
+    # Nothing typed before the kernel is there gets lost, but the status tells when it is.
+    await expect(page.locator(".jp-NotebookPanel")).to_be_visible()
+    assert await run_cell(page, "print('Hello')") == "Hello"
+    lines = (await run_cell(page, CELL)).splitlines()
+    assert lines == ["devcore 4 CPUs", "/opt/conda/envs/tf-mkl", "only in the image"]
+    await shoot(page, "session")
+
+    # A terminal: same environment, container and allocation.
+    job = (await hub.state(name))["job"]["job_id"]
+    seen = Path(f"~{name}/seen.txt").expanduser()
+    await page.get_by_role("menuitem", name="File", exact=True).click()
+    await page.get_by_role("menuitem", name="New", exact=True).click()
+    await page.get_by_role("menuitem", name="Terminal", exact=True).click()
+    await page.locator(".jp-Terminal .xterm-screen").click()
+    words = "$SLURM_JOB_ID $SLURM_CPUS_ON_NODE $APPTAINER_CONTAINER $(command -v python) $(ls -d /opt/course)"
+    await page.keyboard.type(f'echo "{words}" > ~/seen.part && mv ~/seen.part ~/seen.txt\n')
+    await until(seen.exists, 30, "what the terminal saw")
+    assert seen.read_text().split() == [
+        job,
+        "4",
+        str(cluster.image),
+        "/opt/conda/envs/tf-mkl/bin/python",
+        "/opt/course",
+    ]
+
+    # The Stop button of the home page ends the job.
+    await page.goto(f"{hub.url}/hub/home")
+    await page.get_by_role("button", name="Stop My Server").click()
+    await expect(page.get_by_role("button", name="Stop My Server")).to_be_hidden()
+    states = "PENDING,RUNNING"
+    left = slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name, "-t", states, "-o", "%i")
+    assert left.split() == []
+
+
+async def test_a_refused_form_comes_back_as_it_was_typed(
+    page: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Each mistake at its field, for a named server too, although JupyterHub renders the default one's form."""
+    name = users[0]
+    await sign_in(page, hub, cluster, name)
+    for path in ("/hub/spawn", f"/hub/spawn/{name}/second"):
+        await page.goto(hub.url + path)
+        await page.get_by_label("Partition").select_option("devcore")
+        await page.get_by_label("Cores").fill("17")
+        await page.get_by_label("Time").fill("3:00:00")
+        await page.get_by_label("Reservation").fill('"><script>alert(1)</script>')
+        await page.get_by_role("button", name="Start").click()
+        summary = page.locator("#snowy-errors")
+        await expect(summary).to_contain_text("Nothing was started")
+        for field, value, error in (
+            ("Cores", "17", "a node of devcore has 16"),
+            ("Time", "3:00:00", "3 hours is too long for devcore: at most 1 hour"),
+            ("GPU", "t4:1", "devcore has no GPUs: choose core or node, or no GPU"),
+            ("Reservation", '"><script>alert(1)</script>', "is not a reservation's name"),
+        ):
+            control = page.get_by_label(field, exact=True)
+            await expect(control).to_have_value(value)
+            await expect(control).to_have_attribute("aria-invalid", "true")
+            described = await control.get_attribute("aria-describedby")
+            assert described
+            await expect(page.locator(f"#{described.split()[0]}")).to_contain_text(error)
+        await expect(page.get_by_label("Partition")).to_have_value("devcore")
+        await shoot(page, "form-errors")
+    assert slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name).strip() == ""
+
+
+async def test_a_link_fills_the_form_and_starts_nothing(page: Page, hub: Hub, users: list[str], cluster: Any) -> None:
+    """A GET never has an effect."""
+    await sign_in(page, hub, cluster, users[0])
+    await page.goto(f"{hub.url}/hub/spawn?opt-environment=tf-pip&opt-cores=8&opt-partition=devcore&opt-gpu=none")
+    await expect(page.get_by_label("Environment")).to_have_value("tf-pip")
+    await expect(page.get_by_label("Cores")).to_have_value("8")
+    assert "job" not in await hub.state(users[0]) or (await hub.state(users[0]))["job"] is None

@@ -1,0 +1,72 @@
+"""The miniature cluster and a hub on it, each started once for the whole run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .hubs import Hub
+
+#: Name of the test accounts; their cluster's state is apart from the demo's, which may be up.
+PREFIX = "snowytest"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A real Slurm with accounting, two clusters, fake GPUs, and Apptainer; see demo/."""
+    from demo.apptainer import ApptainerUnavailable
+    from demo.cluster import Cluster
+    from demo.directories import default_state
+
+    default = default_state()
+    made = Cluster(default.with_name(default.name + "-test"), user_prefix=PREFIX)
+    try:
+        made.up()
+        yield made
+    except ApptainerUnavailable as error:
+        pytest.skip(f"NO CONTAINER TESTS: {error}")
+    finally:
+        if not os.environ.get("SNOWYSPAWNER_KEEP_CLUSTER"):
+            made.down()
+
+
+@pytest.fixture(scope="session")
+def slurm(cluster: Any) -> Any:
+    """Run a command of Slurm's as root on the login node; return what it printed."""
+
+    def run(*argv: str, check: bool = True) -> str:
+        done = subprocess.run(
+            argv, env={**os.environ, **cluster.env}, capture_output=True, text=True, check=False, timeout=60
+        )
+        if check:
+            assert done.returncode == 0, (argv, done.stdout, done.stderr)
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+async def hub(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
+    """One hub for all tests that do not harm it."""
+    directory: Path = cluster.state / "test-hub"
+    hub = Hub(cluster, directory)
+    await hub.start()
+    yield hub
+    await hub.stop()
+
+
+@pytest.fixture
+async def users(cluster: Any, hub: Hub, slurm: Any) -> AsyncIterator[list[str]]:
+    """The names of the demo accounts. Afterwards none of them has a server or a job left."""
+    names = list(cluster.users)
+    yield names
+    for name in names:
+        status, model = await hub.call("GET", f"/hub/api/users/{name}?include_stopped_servers")
+        for server in model["servers"] if status == 200 else []:
+            await hub.end(name, server)
+        slurm("scancel", "-M", cluster.site.cluster, "-u", name)

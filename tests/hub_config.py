@@ -1,0 +1,39 @@
+"""The demo's hub with what tests need: a token that may do everything, and choices that go wrong."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+import snowyspawner
+
+c = get_config()  # noqa: F821  JupyterHub defines it
+load_subconfig(str(Path(__file__).resolve().parent.parent / "demo" / "jupyterhub_config.py"))  # noqa: F821
+
+directory = Path(os.environ["SNOWYSPAWNER_TEST_DIRECTORY"])
+state = Path(os.environ["SNOWYSPAWNER_DEMO_STATE"])
+
+c.JupyterHub.db_url = f"sqlite:///{directory}/hub.sqlite"
+c.JupyterHub.cookie_secret_file = str(directory / "cookie_secret")
+c.ConfigurableHTTPProxy.pid_file = str(directory / "proxy.pid")
+c.JupyterHub.services = [{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}]
+c.JupyterHub.load_roles = [
+    {"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers"]}
+]
+
+site = {
+    "extends": str(state / "site.yaml"),
+    # Choices that go wrong on the node.
+    "images": {
+        "missing.sif": {"path": str(directory / "missing.sif")},
+        "broken.sif": {"path": str(directory / "broken.sif")},
+        "closed.sif": {"path": "/root/closed.sif"},
+    },
+    "environments": {"gone": {"description": "An environment that no image has"}},
+}
+(directory / "broken.sif").write_bytes(os.urandom(4096))
+(directory / "broken.sif").chmod(0o644)
+(directory / "site.yaml").write_text(yaml.safe_dump(site))
+c.SnowySpawner.site = str(directory / "site.yaml")
+snowyspawner.set_config(c)
+(directory / "url").write_text(c.JupyterHub.bind_url.rstrip("/"))

@@ -1,0 +1,239 @@
+"""A real hub as a process, and what a test asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "tests" / "hub_config.py"
+
+
+async def until(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float, what: str, every: float = 0.1
+) -> Any:
+    """Wait until *condition* gives something true, and return that; fail with *what* after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}; last seen: {value!r}")
+        await asyncio.sleep(every)
+
+
+class Hub:
+    """One hub on the miniature cluster, started from tests/hub_config.py."""
+
+    def __init__(self, cluster: Any, directory: Path) -> None:
+        self.cluster, self.directory = cluster, directory
+        self.token = secrets.token_hex(16)
+        self.log_path = directory / "hub.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.session: aiohttp.ClientSession | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        env = {
+            **os.environ,
+            **self.cluster.env,
+            "SNOWYSPAWNER_DEMO_STATE": str(self.cluster.state),
+            "SNOWYSPAWNER_TEST_TOKEN": self.token,
+            "SNOWYSPAWNER_TEST_DIRECTORY": str(self.directory),
+        }
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)],
+                env=env,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.session = self.session or aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"})
+        self.url = await until(self._published, 60, f"the hub's address in {self.log_path}")
+        await until(self._answers, 60, f"the hub's answer; see {self.log_path}")
+
+    def _published(self) -> str:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-4000:]
+        path = self.directory / "url"
+        return path.read_text().strip() if path.exists() else ""
+
+    async def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-4000:]
+        try:
+            status, _ = await self.call("GET", "/hub/api/")
+        except aiohttp.ClientError:
+            return False
+        return status == 200
+
+    async def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the hub process. Its jobs live on."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        await asyncio.to_thread(self.process.wait, 30)
+        if self.session and how != signal.SIGKILL:
+            await self.session.close()
+            self.session = None
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Ask the hub, or a server behind its proxy; return status and answer (JSON if it is)."""
+        assert self.session is not None
+        data = None if body is None else json.dumps(body)
+        async with self.session.request(method, self.url + path, data=data) as answer:
+            text = await answer.text()
+            try:
+                return answer.status, json.loads(text)
+            except ValueError:
+                return answer.status, text
+
+    # -- servers -----------------------------------------------------------------------------------------------
+
+    async def submit(self, user: str, options: Any = None, server: str = "") -> tuple[int, Any]:
+        """Ask for a server with these options; return the hub's answer."""
+        await self.call("POST", f"/hub/api/users/{user}")
+        return await self.call("POST", self._path(user, server), {"user_options": options or {}})
+
+    async def serve(self, user: str, options: Any = None, server: str = "", seconds: float = 90) -> dict[str, Any]:
+        """Start a server and wait until it is ready; return its state."""
+        status, answer = await self.submit(user, options, server)
+        assert status in (201, 202), (status, answer)
+        await until(lambda: self._ready(user, server), seconds, f"{user}'s server {server!r}; see {self.log_path}")
+        return await self.state(user, server)
+
+    async def _ready(self, user: str, server: str) -> bool:
+        model = await self.model(user, server)
+        if model is None or (not model["ready"] and model["pending"] is None):
+            raise AssertionError(f"{user}'s server {server!r} failed:\n" + self.log()[-3000:])
+        return bool(model["ready"])
+
+    async def model(self, user: str, server: str = "") -> dict[str, Any] | None:
+        _, answer = await self.call("GET", f"/hub/api/users/{user}?include_stopped_servers")
+        found: dict[str, Any] | None = answer["servers"].get(server)
+        return found
+
+    async def state(self, user: str, server: str = "") -> dict[str, Any]:
+        """Return what the spawner has stored."""
+        model = await self.model(user, server)
+        return (model or {}).get("state") or {}
+
+    async def job(self, user: str, server: str = "", seconds: float = 20) -> dict[str, Any]:
+        """Return the server's job as the spawner has stored it, once Slurm has given it a number."""
+
+        async def submitted() -> Any:
+            job = (await self.state(user, server)).get("job")
+            return job if job and job["job_id"] else None
+
+        return await until(submitted, seconds, f"a job of {user}'s server {server!r}; see {self.log_path}")
+
+    async def end(self, user: str, server: str = "") -> None:
+        """Stop a server and wait until it has stopped."""
+        await self.call("DELETE", self._path(user, server))
+
+        async def gone() -> bool:
+            model = await self.model(user, server)
+            return model is None or model["stopped"]
+
+        await until(gone, 30, f"the end of {user}'s server {server!r}")
+
+    async def failure(self, user: str, server: str = "", seconds: float = 60) -> str:
+        """Wait until a start has failed; return the message that the person sees."""
+        assert self.session is not None
+        url = f"{self.url}{self._path(user, server)}/progress"
+        async with self.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
+            async for line in answer.content:
+                if line.startswith(b"data: "):
+                    event = json.loads(line[6:])
+                    if event.get("failed"):
+                        return str(event["message"]) + "\n" + event.get("html_message", "")
+                    assert not event.get("ready"), "it started"
+        raise AssertionError("the progress ended without a word")
+
+    def _path(self, user: str, server: str) -> str:
+        return f"/hub/api/users/{user}/server" + (f"s/{server}" if server else "")
+
+    # -- in the session ----------------------------------------------------------------------------------------
+
+    async def run(self, user: str, code: str, server: str = "", seconds: float = 60) -> str:
+        """Run *code* in a new kernel of the server; return what it printed."""
+        assert self.session is not None
+        base = f"/user/{user}/" + (f"{server}/" if server else "")
+        status, kernel = await self.call("POST", f"{base}api/kernels", {"name": "python3"})
+        assert status == 201, (status, kernel)
+        url = f"{self.url}{base}api/kernels/{kernel['id']}/channels"
+        async with self.session.ws_connect(url) as socket:
+            await socket.send_json(_execute(code))
+            output = ""
+            async with asyncio.timeout(seconds):
+                async for message in socket:
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        continue
+                    body = json.loads(message.data)
+                    content = body["content"]
+                    if body["msg_type"] == "stream":
+                        output += content["text"]
+                    elif body["msg_type"] == "error":
+                        raise AssertionError("\n".join(content["traceback"]))
+                    elif body["msg_type"] == "execute_reply":
+                        # Its output may still be under way, on another channel.
+                        await socket.send_json(_execute("print(chr(4))"))
+                    if "\x04" in output:
+                        break
+        await self.call("DELETE", f"{base}api/kernels/{kernel['id']}")
+        return output.partition("\x04")[0].strip()
+
+    async def in_terminal(self, user: str, command: str, server: str = "", seconds: float = 30) -> str:
+        """Type *command* into a new terminal of the server; return what came back."""
+        assert self.session is not None
+        base = f"/user/{user}/" + (f"{server}/" if server else "")
+        status, terminal = await self.call("POST", f"{base}api/terminals")
+        assert status == 200, (status, terminal)
+        url = f"{self.url}{base}terminals/websocket/{terminal['name']}"
+        output = ""
+        async with self.session.ws_connect(url) as socket, asyncio.timeout(seconds):
+            # The mark is put together by the shell, so that the echo of what was typed is not taken for it.
+            await socket.send_json(["stdin", f"{command}; printf 'EN''D\\n'\r"])
+            async for message in socket:
+                kind, *parts = json.loads(message.data)
+                if kind == "stdout":
+                    output += parts[0]
+                if "END" in output:
+                    break
+        await self.call("DELETE", f"{base}api/terminals/{terminal['name']}")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+
+
+def _execute(code: str) -> dict[str, Any]:
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "username": "", "session": uuid.uuid4().hex}
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    return {
+        "header": {**header, "version": "5.3", "date": ""},
+        "parent_header": {},
+        "metadata": {},
+        "content": content,
+        "channel": "shell",
+        "buffers": [],
+    }
