@@ -120,20 +120,23 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             try:
                 self.choice = request.from_options(options, self.life.site)
             except request.RequestError as error:
-                self._mark(error.errors)
-                listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
-                message = Words(f"Nothing was started. {listed}.")
+                if self._mark(error.errors):
+                    message = Words("Nothing was started.")
+                else:
+                    listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
+                    message = Words(f"Nothing was started. {listed}.")
                 raise SessionError(message, reason="request", status_code=400) from None
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
 
     @staticmethod
-    def _mark(errors: Mapping[str, str]) -> None:
-        """Put *errors* at their fields, should the form come back."""
+    def _mark(errors: Mapping[str, str]) -> bool:
+        """Put *errors* at their fields, if it was a form; tell whether it was, as it then comes back with them."""
         typed = _typed.get()
         if typed is not None:
             typed["errors"].update(errors)
+        return typed is not None
 
     def _render_form(self) -> str:
         values = {field: str(value) for field, value in request.default_options(self.life.site).items()}

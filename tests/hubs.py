@@ -159,8 +159,11 @@ class Hub:
 
         await until(gone, 30, f"the end of {user}'s server {server!r}")
 
-    async def failure(self, user: str, server: str = "", seconds: float = 60) -> str:
-        """Wait until a start has failed; return the message that the person sees."""
+    async def failure(self, user: str, options: Any, server: str = "", seconds: float = 60) -> str:
+        """Ask for a server and wait until its start has failed; return the message that the person sees."""
+        status, answer = await self.submit(user, options, server)
+        if status >= 400:
+            return str(answer["message"])
         assert self.session is not None
         url = f"{self.url}{self._path(user, server)}/progress"
         async with self.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:

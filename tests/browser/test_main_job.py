@@ -102,7 +102,7 @@ async def test_a_refused_form_comes_back_as_it_was_typed(
         await page.get_by_label("Reservation").fill('"><script>alert(1)</script>')
         await page.get_by_role("button", name="Start").click()
         summary = page.locator("#snowy-errors")
-        await expect(summary).to_contain_text("Nothing was started")
+        await expect(summary).to_contain_text("Please look at")
         for field, value, error in (
             ("Cores", "17", "a node of devcore has 16"),
             ("Time", "3:00:00", "3 hours is too long for devcore: at most 1 hour"),

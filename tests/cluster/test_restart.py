@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,8 @@ async def test_a_waiting_job_survives_its_hub_and_claims_its_session(
     own_hub: Hub, users: list[str], cluster: Any, slurm: Any
 ) -> None:
     """Killed while the job waits; started again, the job's own claim takes the session up."""
-    begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 25))
-    assert cluster.site.time_zone == "Europe/Stockholm"
-    from datetime import datetime, timezone
-    from zoneinfo import ZoneInfo
-
-    local = datetime.fromisoformat(begin).replace(tzinfo=timezone.utc).astimezone(ZoneInfo(cluster.site.time_zone))
-    await own_hub.submit(users[0], {**MKL, "begin": local.strftime("%Y-%m-%dT%H:%M:%S")})
+    begin = datetime.fromtimestamp(time.time() + 25, cluster.site.zone).strftime("%Y-%m-%dT%H:%M:%S")
+    await own_hub.submit(users[0], {**MKL, "begin": begin})
     job = await own_hub.job(users[0])
     await own_hub.stop(signal.SIGKILL)
     assert queued(slurm, cluster, users[0]) == [job["job_id"]]

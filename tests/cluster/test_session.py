@@ -1,7 +1,9 @@
 """The main job on real Slurm in a real container: what was asked for is what runs."""
 
 import json
+import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -177,14 +179,12 @@ async def test_what_is_wrong_on_the_node_ends_the_start_at_once(
     hub: Hub, users: list[str], cluster: Any, slurm: Any, options: dict[str, Any], sentences: list[str]
 ) -> None:
     """Within 5 s of the job's start, with a sentence, and with the job gone."""
-    status, answer = await hub.submit(users[0], options)
-    assert status in (201, 202), answer
-    job = await hub.job(users[0])
-    message = await hub.failure(users[0])
+    message = await hub.failure(users[0], options)
     ended = time.time()
     for sentence in sentences:
         assert sentence in message
-    start = slurm("sacct", "-M", cluster.site.cluster, "-XnPj", job["job_id"], "-o", "Start")
+    job_id = (await hub.state(users[0]))["last"]["job_id"]
+    start = slurm("sacct", "-M", cluster.site.cluster, "-XnPj", job_id, "-o", "Start")
     began = time.mktime(time.strptime(start.strip(), "%Y-%m-%dT%H:%M:%S"))
     # Slurm's start has whole seconds.
     assert ended - began < 6
@@ -199,20 +199,16 @@ async def test_missing_gpu_ends_the_start_with_code_74(hub: Hub, users: list[str
     for device in devices:
         device.unlink()
     try:
-        await hub.submit(users[0], {})
-        job = await hub.job(users[0])
-        message = await hub.failure(users[0])
+        message = await hub.failure(users[0], {})
+        job_id = (await hub.state(users[0]))["last"]["job_id"]
     finally:
-        import os
-        import stat
-
         for device, number in numbers.items():
             os.mknod(device, stat.S_IFCHR | 0o666, number)
             device.chmod(0o666)
     assert "A GPU was asked for, but node s" in message
 
     def exit_code() -> str:
-        return slurm("sacct", "-M", cluster.site.cluster, "-XnPj", job["job_id"], "-o", "ExitCode").strip()
+        return slurm("sacct", "-M", cluster.site.cluster, "-XnPj", job_id, "-o", "ExitCode").strip()
 
     await until(lambda: exit_code() == "74:0", 10, "exit code 74")
 
@@ -252,7 +248,6 @@ async def test_rest_cannot_go_around_the_form(
 
 async def test_what_slurm_refuses_is_said_in_words(hub: Hub, users: list[str]) -> None:
     """With Slurm's own sentence beneath."""
-    status, answer = await hub.submit(users[0], {**MKL, "reservation": "nosuch"})
-    message = answer["message"] if status >= 400 else await hub.failure(users[0])
+    message = await hub.failure(users[0], {**MKL, "reservation": "nosuch"})
     assert "You cannot use this reservation." in message
     assert "Requested reservation is invalid" in message
