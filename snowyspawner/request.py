@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
+from .flags import from_line
 from .site import Site
 from .slurm.times import DURATION_HELP, format_duration, parse_duration, say_duration
 
@@ -114,7 +115,8 @@ def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
 def from_options(options: Mapping[str, Any], site: Site, now: float | None = None) -> SessionRequest:
     """Check *options* against *site* and make a request of them; a missing field means the Site's default.
 
-    *options* may be anything that JSON can hold. *now* is in epoch seconds.
+    *options* may be anything that JSON can hold. Beside the fields there may be a ``line``, a notebook.py line;
+    what it sets counts where the field itself is not given. *now* is in epoch seconds.
 
     Raises `RequestError` with a sentence for every field at fault, unknown fields included.
     """
@@ -128,6 +130,10 @@ class _Check:
         self.site, self.now = site, now
         self.errors: dict[str, str] = {}
         self.values = default_options(site)
+        options = dict(options)
+        line = options.pop("line", "")
+        if line:
+            options = {**self.line(line), **options}
         for field, value in options.items():
             if field in self.values:
                 # Null and an empty text mean "as usual", except where empty is a choice of its own.
@@ -135,6 +141,15 @@ class _Check:
                     self.values[field] = value
             else:
                 self.errors[str(field)[:64]] = f"there is no such field; the fields are {', '.join(FIELDS)}"
+
+    def line(self, line: Any) -> dict[str, str]:
+        try:
+            if not isinstance(line, str) or len(line) > _TEXT_LIMIT:
+                raise ValueError(f"must be text of at most {_TEXT_LIMIT} characters")
+            return from_line(line, self.site.cluster)
+        except ValueError as error:
+            self.errors["line"] = str(error)
+            return {}
 
     def request(self) -> SessionRequest:
         values = {

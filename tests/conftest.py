@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -54,6 +55,7 @@ def slurm(cluster: Any) -> Any:
 async def hub(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
     """One hub for all tests that do not harm it."""
     directory: Path = cluster.state / "test-hub"
+    shutil.rmtree(directory, ignore_errors=True)  # of a run whose cluster was kept
     hub = Hub(cluster, directory)
     await hub.start()
     yield hub

@@ -34,7 +34,7 @@ async def run_cell(page: Page, code: str) -> str:
     await page.keyboard.insert_text(code)
     await page.keyboard.press("Shift+Enter")
     await expect(outputs).to_have_count(before + 1, timeout=60_000)
-    return await outputs.nth(before).inner_text()
+    return (await outputs.nth(before).inner_text()).strip()
 
 
 async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
@@ -53,9 +53,11 @@ async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[s
     await page.get_by_role("button", name="Start").click()
 
     await page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=90_000)
+    # Lab opens what was open the last time, on a cluster that was kept; without it, its launcher.
+    await page.goto(f"{hub.url}/user/{name}/lab?reset")
     await page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)
-    # Nothing typed before the kernel is there gets lost, but the status tells when it is.
-    await expect(page.locator(".jp-NotebookPanel")).to_be_visible()
+    # A cell that is run before the kernel is there does nothing.
+    await expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
     assert await run_cell(page, "print('Hello')") == "Hello"
     lines = (await run_cell(page, CELL)).splitlines()
     assert lines == ["devcore 4 CPUs", "/opt/conda/envs/tf-mkl", "only in the image"]
@@ -97,6 +99,7 @@ async def test_a_refused_form_comes_back_as_it_was_typed(
     for path in ("/hub/spawn", f"/hub/spawn/{name}/second"):
         await page.goto(hub.url + path)
         await page.get_by_label("Partition").select_option("devcore")
+        await page.get_by_label("GPU", exact=True).select_option("t4:1")
         await page.get_by_label("Cores").fill("17")
         await page.get_by_label("Time").fill("3:00:00")
         await page.get_by_label("Reservation").fill('"><script>alert(1)</script>')

@@ -50,7 +50,7 @@ async def test_only_the_job_itself_is_heard(hub: Hub, users: list[str]) -> None:
     for path, body, status in (
         (claim, {**right, "secret": "x" * 43}, 404),
         (claim, {**right, "name": "jupyter-lab-00000000"}, 404),
-        (claim, {**right, "job_id": "1"}, 404),
+        (claim, {**right, "job_id": "999999"}, 404),
         (claim, {**right, "server": -1}, 404),
         (claim, {**right, "server": 2**63}, 404),
         (claim, {**right, "extra": 1}, 400),

@@ -1,0 +1,65 @@
+"""Run pytest, then judge coverage and what was skipped, and end with pytest's own closing line.
+
+python .ci/tests.py [--coverage] [--no-skips] PYTEST-ARGUMENTS…
+"""
+
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+LOWEST_COVERAGE = 90  # percent
+#: Tests that .ci/run may find skipped, as FILE-WITH-DOTS.NAME. Each needs a reason here.
+MAY_BE_SKIPPED: frozenset[str] = frozenset()
+
+
+def run_pytest(argv: list[str]) -> tuple[int, str]:
+    """Run pytest, show its output as it comes, and return its exit code and last line."""
+    last = ""
+    with subprocess.Popen(
+        argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 for the type checker
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            last = line.rstrip() or last
+    return process.returncode, last
+
+
+def skipped(report: Path) -> list[str]:
+    """Return the tests that were skipped and must not be."""
+    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 our own file
+    names = [f"{case.get('classname')}.{case.get('name')}" for case in cases if case.find("skipped") is not None]
+    return [name for name in names if name not in MAY_BE_SKIPPED]
+
+
+def main(words: list[str]) -> int:
+    """Run what was asked for; return the exit code."""
+    coverage, no_skips = "--coverage" in words, "--no-skips" in words
+    rest = [word for word in words if word not in ("--coverage", "--no-skips")]
+    python = [sys.executable, "-m"]
+    problems = []
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report.xml"
+        if coverage:
+            subprocess.run([*python, "coverage", "erase"], cwd=CHECKOUT, check=False)
+        runner = [*python, "coverage", "run", "-m", "pytest"] if coverage else [*python, "pytest"]
+        code, closing = run_pytest([*runner, f"--junitxml={report}", *rest])
+        if no_skips and report.exists() and (names := skipped(report)):
+            problems += [f"skipped, and nothing may be: {name}" for name in names]
+    if coverage:
+        subprocess.run([*python, "coverage", "combine", "--quiet"], cwd=CHECKOUT, check=False)
+        judge = [*python, "coverage", "report", "--skip-covered", f"--fail-under={LOWEST_COVERAGE}"]
+        if subprocess.run(judge, cwd=CHECKOUT, check=False).returncode:
+            problems.append(f"coverage is below {LOWEST_COVERAGE} %")
+    sys.stdout.writelines(f"FAILED: {problem}\n" for problem in problems)
+    sys.stdout.write(f"{closing}\n")
+    sys.stdout.flush()
+    return code or bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

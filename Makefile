@@ -1,0 +1,60 @@
+# Each target does all of its own set-up. `make help` lists them.
+
+# Debian's Python first: one in somebody's home could not be run by others.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+STARTED := $(shell date +%s.%N)
+DEMO := $(BIN)/python -m demo
+# Daemons and accounts need root: `as-root` is sudo with what pip and npm need, or nothing when we are root.
+AS_ROOT := $(DEMO) as-root --
+# For .ci/tests.py and pytest: make test TEST_ARGS="-k form"
+TEST_ARGS ?=
+
+.PHONY: help demo demo-down demo-status test test-quick lint docs bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: .venv/ready  ## a miniature Snowy on this machine, and a hub on http://127.0.0.1:8000
+	@$(DEMO) run --since $(STARTED)
+
+demo-down: .venv/ready  ## end and remove all that `make demo` made
+	@$(DEMO) down
+
+demo-status: .venv/ready  ## what of it runs
+	@$(DEMO) status
+
+test: .venv/ready lint  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
+	@$(DEMO) packages --browser --since $(STARTED)
+	@$(AS_ROOT) $(CURDIR)/$(BIN)/python .ci/tests.py --coverage $(TEST_ARGS)
+
+test-quick: .venv/ready lint  ## the same without the browser and the slow tests
+	@$(DEMO) packages --since $(STARTED)
+	@$(AS_ROOT) $(CURDIR)/$(BIN)/python .ci/tests.py -m "not slow and not browser" $(TEST_ARGS)
+
+lint: .venv/ready  ## format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: .venv/ready  ## the documentation, in docs/_build/html
+	$(BIN)/pip install --quiet -e '.[docs]'
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+bench: .venv/ready  ## measurements beside other spawners
+	$(BIN)/python -m bench
+
+clean:  ## remove what was made in the checkout (not the demo: `make demo-down`)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache htmlcov docs/_build .coverage .coverage.*
+
+# Made again when the requirements change.
+.venv/ready: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { test "$$(id -u)" = 0 && \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv; } || \
+		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "[   0.0 s] Python packages into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@

@@ -1,0 +1,59 @@
+"""Slurm's accounting: clusters, projects, people, and the limits of partitions, told to it by sacctmgr."""
+
+from __future__ import annotations
+
+from .commands import run, wait_until
+from .slurm import Plan, partition_qos
+
+OTHER_PROJECT = "g2020014"  # a project that exists and that no demo account belongs to
+DEFAULT_PROJECT = "demo"
+
+
+def sacctmgr(plan: Plan, *words: str) -> str:
+    """Run sacctmgr against the plan's own database."""
+    return run(["sacctmgr", "-i", "-n", "-P", *words], env={"SLURM_CONF": str(plan.conf(plan.login))}, timeout=60)
+
+
+def registered(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Return where each cluster's slurmctld said it can be found: address and port (0: nowhere yet)."""
+    rows = sacctmgr(plan, "show", "cluster", "format=Cluster,ControlHost,ControlPort").splitlines()
+    return {name: (host, port) for name, host, port in (row.split("|")[:3] for row in rows)}
+
+
+def fill(plan: Plan, accounts: list[str]) -> None:
+    """Tell the accounting what is missing in it."""
+    known = registered(plan)
+    clusters = ",".join(plan.clusters)
+    if missing := [name for name in plan.clusters if name not in known]:
+        sacctmgr(plan, "add", "cluster", ",".join(missing))
+    limits = partition_qos(plan.site)
+    have = sacctmgr(plan, "show", "qos", "format=Name").split()
+    for name, jobs in limits.items():
+        if name not in have:
+            sacctmgr(plan, "add", "qos", name)
+        sacctmgr(plan, "modify", "qos", name, "set", f"MaxSubmitJobsPerUser={jobs}")
+    project = plan.site.accounts.default or DEFAULT_PROJECT
+    rows = sacctmgr(plan, "show", "assoc", "format=Cluster,Account,User").splitlines()
+    have_assocs = {tuple(row.split("|")[:3]) for row in rows}
+    for name in (project, OTHER_PROJECT):
+        if any((cluster, name, "") not in have_assocs for cluster in plan.clusters):
+            sacctmgr(plan, "add", "account", name, f"cluster={clusters}", f"Description={name}", "Organization=demo")
+    new = [u for u in accounts if any((cluster, project, u) not in have_assocs for cluster in plan.clusters)]
+    if new:
+        sacctmgr(
+            plan, "add", "user", ",".join(new), f"account={project}", f"DefaultAccount={project}", f"cluster={clusters}"
+        )
+
+
+def wait_registered(plan: Plan) -> None:
+    """Wait until the accounting knows where each cluster is: what -M looks up."""
+    ports = {
+        plan.cluster: plan.cluster_port,
+        plan.login: plan.login_port if plan.login != plan.cluster else plan.cluster_port,
+    }
+
+    def complete() -> bool:
+        found = registered(plan)
+        return all(found.get(name, ("", ""))[1] == str(port) for name, port in ports.items())
+
+    wait_until(complete, "the clusters' registration with slurmdbd", 60)

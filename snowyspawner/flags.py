@@ -1,0 +1,87 @@
+"""A notebook.py line as options: the sbatch flags that the course's own script took, ``-n 4 … -- tf-mkl``.
+
+Syntax: ``[./notebook.py] [FLAG …] [-- ENVIRONMENT [IMAGE]]``, the flags being sbatch's (sbatch(1)). What comes out
+is checked by `request.from_options` like any other choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import NoReturn
+
+_EXAMPLE = "-n 4 -p devcore --gres=gpu:t4:0 -t 2:00:00 -- tf-mkl"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; a line looks like {_EXAMPLE}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="", add_help=False, allow_abbrev=False)
+    parser.add_argument("-A", "--account")
+    parser.add_argument("-b", "--begin")
+    parser.add_argument("-M", "--clusters", "--cluster")
+    parser.add_argument("-n", "--ntasks", "-c", "--cpus-per-task", dest="cores")
+    parser.add_argument("-p", "--partition")
+    parser.add_argument("-t", "--time")
+    parser.add_argument("-G", "--gpus", "--gpus-per-node", dest="gpu")
+    parser.add_argument("--gres")
+    parser.add_argument("--mem", dest="memory")
+    parser.add_argument("--mail-type")
+    parser.add_argument("--reservation")
+    return parser
+
+
+def from_line(line: str, cluster: str = "") -> dict[str, str]:
+    """Read a line; return the options it sets. *cluster* is the Site's, the only one that ``-M`` may name.
+
+    Raises `ValueError` that names the flag and what is allowed.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    if words and words[0].rsplit("/", 1)[-1] in ("notebook.py", "notebookjob.sh", "sbatch"):
+        words = words[1:]
+    flags, positional = words, []
+    if "--" in words:
+        at = words.index("--")
+        flags, positional = words[:at], words[at + 1 :]
+    given = {key: value for key, value in vars(_parser().parse_args(flags)).items() if value is not None}
+    if len(positional) > 2:
+        raise ValueError(f"after -- come an environment and an image, not {len(positional)} words")
+    given.update(zip(("environment", "image"), positional, strict=False))
+    asked = given.pop("clusters", cluster)
+    if asked != cluster:
+        raise ValueError(f"-M {asked}: sessions run on {cluster or 'this cluster'} here")
+    if (gres := given.pop("gres", None)) is not None:
+        given["gpu"] = _gpu(gres)
+    if (mail := given.pop("mail_type", None)) is not None:
+        if mail.upper() not in ("BEGIN", "NONE"):
+            raise ValueError(f"--mail-type={mail}: BEGIN or NONE is possible")
+        given["email_on_start"] = "1" if mail.upper() == "BEGIN" else "0"
+    if "memory" in given:
+        given["memory"] = _megabytes(given["memory"])
+    return given
+
+
+def _gpu(gres: str) -> str:
+    """Take ``gpu:t4:1`` as the choice ``t4:1``; ``gpu:t4:0`` and ``none`` as none."""
+    name, _, rest = gres.partition(":")
+    if gres.lower() == "none":
+        return "none"
+    if name != "gpu" or "," in gres:
+        raise ValueError(f"--gres={gres}: only a GPU is possible, such as gpu:t4:1")
+    return rest
+
+
+def _megabytes(text: str) -> str:
+    """Turn ``--mem``'s K, M, G and T (default M) into MB, rounded up."""
+    sizes = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+    unit = text[-1:].upper()
+    number = text[:-1] if unit in sizes else text
+    if not number.isascii() or not number.isdigit():
+        raise ValueError(f"--mem={text}: write a number and K, M, G or T")
+    return str(max(1, -int(-int(number) * sizes.get(unit, 1) // 1)))
