@@ -45,18 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> str:
     the_site = site.load(args.site)
-    # The defaults and every preset must be choices that the Site itself accepts.
-    choices: dict[str, dict[str, object]] = {"defaults": {}} | {
-        name: preset.choices.model_dump() for name, preset in the_site.presets.items()
-    }
-    wrong = []
-    for name, options in choices.items():
-        try:
-            request.from_options(options, the_site)
-        except request.RequestError as error:
-            wrong += [f"{args.site}: {name}: {field}: {sentence}" for field, sentence in error.errors.items()]
-    if wrong:
-        raise site.SiteError("\n".join(wrong))
+    if wrong := request.problems(the_site):
+        raise site.SiteError("\n".join(f"{args.site}: {line}" for line in wrong))
     names = ", ".join(the_site.partitions)
     return f"{args.site}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
 

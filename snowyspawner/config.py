@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import site
+from traitlets.config.loader import LazyConfigValue
+
+from . import request, site
 from ._share import share_dir
 from .spawner import SnowySpawner, ineffective_traits
 
@@ -51,7 +53,8 @@ def set_config(c: Any) -> None:
         ]
         raise ConfigError("\n".join(lines))
     source = c.SnowySpawner.get("site", "snowy") if "SnowySpawner" in c else "snowy"
-    site.load(source)
+    if wrong := request.problems(site.load(source)):
+        raise site.SiteError("\n".join(f"site: {line}" for line in wrong))
     hub = c.JupyterHub
     for name, value in (
         ("cleanup_servers", False),
@@ -61,7 +64,10 @@ def set_config(c: Any) -> None:
         if name not in hub:
             setattr(hub, name, value)
     templates = str(share_dir() / "templates")
-    paths = list(hub.get("template_paths") or [])
+    paths = hub.get("template_paths", [])
+    if isinstance(paths, LazyConfigValue):
+        # c.JupyterHub.template_paths.append(…) of a value that is not there yet.
+        paths = paths.get_value([])
     if templates not in paths:
         hub.template_paths = [*paths, templates]
     if "spawner_class" not in hub:

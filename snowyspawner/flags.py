@@ -7,6 +7,8 @@ is checked by `request.from_options` like any other choice.
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import shlex
 from typing import NoReturn
 
@@ -82,6 +84,7 @@ def _megabytes(text: str) -> str:
     sizes = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
     unit = text[-1:].upper()
     number = text[:-1] if unit in sizes else text
-    if not number.isascii() or not number.isdigit():
-        raise ValueError(f"--mem={text}: write a number and K, M, G or T")
-    return str(max(1, -int(-int(number) * sizes.get(unit, 1) // 1)))
+    # Zero is sbatch's word for all the memory of a node.
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", number, re.ASCII):
+        raise ValueError(f"--mem={text[:40]}: write a number and K, M, G or T")
+    return str(math.ceil(int(number) * sizes.get(unit, 1)))

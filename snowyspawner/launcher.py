@@ -71,8 +71,8 @@ exec "$@" "--ServerApp.terminado_settings={'shell_command': ['$shell']}"
 
 # What the runtime prints when it fails by itself (always with code 255), and what that means.
 RUNTIME_FAILURES = (
+    (NO_CONTAINER, r"/dev/fuse|unsquashfs|user ?namespace|user account information|setuid|\bfuse:"),
     (IMAGE_BROKEN, r"image format not recognized|squashfs|corrupted|not a valid"),
-    (NO_CONTAINER, r"/dev/fuse|unsquashfs|user ?namespace|user account information|setuid|fuse:"),
     (IMAGE_MISSING, r"could not open image .*no such file"),
     (IMAGE_UNREADABLE, r"not readable by the current user|permission denied"),
     (NO_SHELL, r"/bin/sh: no such file"),
@@ -390,6 +390,7 @@ def main():
             say("the hub was restarted, starting the server again")
             server.child.terminate()
             server.wait()
+            Server.current = None
         say("serving on port %d of %s" % (server.port, hub.identity["node"]))
         code = server.wait()
         log = list(server.tail)

@@ -83,10 +83,10 @@ class SessionRequest(BaseModel):
             "gpu": f"{self.gpu}:{self.gpu_count}" if self.gpu else "none",
             "memory": str(self.memory) if self.memory else "",
             "time": format_duration(self.time),
-            "begin": datetime.fromtimestamp(self.begin, site.zone).strftime("%Y-%m-%dT%H:%M") if self.begin else "",
+            "begin": _write_begin(self.begin, site) if self.begin else "",
             "account": self.account,
             "reservation": self.reservation,
-            "email_on_start": "1" if self.email_on_start else "",
+            "email_on_start": "1" if self.email_on_start else "0",
             "open": self.open,
         }
 
@@ -97,6 +97,26 @@ def default_options(site: Site) -> dict[str, Any]:
     image = next(iter(site.images))
     blank: dict[str, Any] = dict.fromkeys(FIELDS, "")
     return {**blank, "image": image, "gpu": "none", "account": site.accounts.default, **given}
+
+
+def form_values(site: Site) -> dict[str, str]:
+    """Return the Site's defaults as the form shows them."""
+    return {
+        field: str(int(value)) if isinstance(value, bool) else str(value)
+        for field, value in default_options(site).items()
+    }
+
+
+def problems(site: Site) -> list[str]:
+    """Say what of *site*'s own defaults and presets it would itself refuse; a line each."""
+    offers = {"defaults": site.defaults} | {f"presets.{key}": preset.choices for key, preset in site.presets.items()}
+    wrong = []
+    for where, choices in offers.items():
+        try:
+            from_options(choices.model_dump(), site)
+        except RequestError as error:
+            wrong += [f"{where}: {field}: {text}" for field, text in error.errors.items()]
+    return wrong
 
 
 def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
@@ -136,6 +156,7 @@ class _Check:
             options = {**self.line(line), **options}
         for field, value in options.items():
             if field in self.values:
+                value = value.strip() if isinstance(value, str) else value
                 # Null and an empty text mean "as usual", except where empty is a choice of its own.
                 if value is not None and (value != "" or field in ("begin", "open", "reservation", "memory")):
                     self.values[field] = value
@@ -148,7 +169,7 @@ class _Check:
                 raise ValueError(f"must be text of at most {_TEXT_LIMIT} characters")
             return from_line(line, self.site.cluster)
         except ValueError as error:
-            self.errors["line"] = str(error)
+            self.errors["line"] = "".join(char if char.isprintable() else "?" for char in str(error))
             return {}
 
     def request(self) -> SessionRequest:
@@ -176,9 +197,13 @@ class _Check:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             self.errors[field] = "must be text"
             return ""
-        text = str(value).strip()
+        # Python refuses to write out an integer of thousands of digits.
+        text = value if isinstance(value, str) else str(value) if abs(value) < 10**_TEXT_LIMIT else "9" * 1000
         if len(text) > _TEXT_LIMIT:
             self.errors[field] = f"is too long: at most {_TEXT_LIMIT} characters"
+            return ""
+        if any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 or ord(char) == 127 for char in text):
+            self.errors[field] = f"{_show(text)} has characters that cannot be typed"
             return ""
         return text
 
@@ -267,9 +292,7 @@ class _Check:
     def open_path(self) -> str:
         text = self.text("open").removeprefix("~/")
         parts = text.split("/")
-        if any(ord(char) < 32 or ord(char) == 127 for char in text):
-            self.errors["open"] = f"{_show(text)} has characters that no path can have"
-        elif text.startswith("/") or ".." in parts:
+        if text.startswith("/") or ".." in parts:
             self.errors["open"] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
         return text
 
@@ -327,14 +350,16 @@ def _read_begin(text: str, now: datetime) -> int:
     """Read a time of day (today, or tomorrow if that has passed) or a date with time, in the zone of *now*."""
     if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", text, re.ASCII):
         hour, minute, second = (int(part or 0) for part in match.groups())
-        moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0, fold=0)
-        if moment.timestamp() <= now.timestamp():
-            moment = (moment.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=now.tzinfo)
+        today = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+        tomorrow = (today.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=now.tzinfo)
+        later = [at for at in (*_both(today), tomorrow) if at.timestamp() > now.timestamp()]
+        moment = later[0]
     elif re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?", text, re.ASCII):
         try:
-            moment = datetime.fromisoformat(text).replace(tzinfo=now.tzinfo)
+            given = datetime.fromisoformat(text).replace(tzinfo=now.tzinfo)
         except ValueError:
             raise ValueError("is no date of the calendar") from None
+        moment = next((at for at in _both(given) if at.timestamp() >= now.timestamp()), given)
     else:
         raise ValueError("is not a time: write 15:00, 2026-01-31T15:00, or now")
     seconds = int(moment.timestamp())
@@ -342,6 +367,16 @@ def _read_begin(text: str, now: datetime) -> int:
     if datetime.fromtimestamp(seconds, now.tzinfo).replace(tzinfo=None) != moment.replace(tzinfo=None, fold=0):
         raise ValueError("does not exist: the clocks go forward in that hour")
     return seconds
+
+
+def _both(moment: datetime) -> tuple[datetime, datetime]:
+    """Return the two moments that a time is when clocks go back; else the same one twice."""
+    return moment.replace(fold=0), moment.replace(fold=1)
+
+
+def _write_begin(begin: int, site: Site) -> str:
+    moment = datetime.fromtimestamp(begin, site.zone)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S" if moment.second else "%Y-%m-%dT%H:%M")
 
 
 def _show(text: str) -> str:

@@ -97,9 +97,10 @@ def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
 
 def build(site: Site, request: SessionRequest, target: Target) -> str:
     """Return the job script. Raises `ValueError` when something in it cannot be written safely."""
-    directives = "\n".join(f"#SBATCH {option}" for option in sbatch_options(site, request, target))
-    if re.search(r"[^\x20-\x7e\n]", directives):
+    options = sbatch_options(site, request, target)
+    if any(re.search(r"[^\x21-\x7e]", option) for option in options):
         raise ValueError("an sbatch option has characters that a script cannot carry")
+    directives = "\n".join(f"#SBATCH {option}" for option in options)
     prologue = f"\n{site.prologue.strip()}\n" if site.prologue.strip() else ""
     return f"""#!/bin/bash
 {directives}

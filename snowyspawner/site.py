@@ -6,6 +6,7 @@ the hub starts: a mistake names the key, the value and what is allowed, and nobo
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,14 @@ def _matching(pattern: str, allowed: str) -> AfterValidator:
 
 def _duration(value: str) -> str:
     parse_duration(value)
+    return value
+
+
+def _ip_address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("must be an IP address") from None
     return value
 
 
@@ -181,9 +190,10 @@ class Site(_Model):
     slurm_conf: OptionalPath = ""  # the cluster's own slurm.conf, used instead of -M
     time_zone: Annotated[str, AfterValidator(_zone)]
     node_address: Annotated[
-        str, _matching(r"[A-Za-z0-9.:-]*(\{node\})?[A-Za-z0-9.:-]*", "a host name with {node} in it")
+        str,
+        _matching(r"(?=.)[A-Za-z0-9.:-]*(\{node\})?[A-Za-z0-9.:-]*", "a host name with {node} in it"),
     ] = "{node}"  # how the hub reaches a node
-    listen: Annotated[str, _matching(r"[0-9A-Fa-f.:]+", "an IP address")] = "0.0.0.0"  # noqa: S104 the hub's proxy is on another host
+    listen: Annotated[str, AfterValidator(_ip_address)] = "0.0.0.0"  # noqa: S104 the hub's proxy is on another host
 
     cores_option: Literal["ntasks", "cpus-per-task"] = "ntasks"
     single_node: bool = True  # send --nodes=1; false where a site's rules forbid it
@@ -253,6 +263,9 @@ class Site(_Model):
         return self.node_address.replace("{node}", node)
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)  # of a shipped site; anything else is a path
+
+
 def load(source: str | Path | Mapping[str, Any]) -> Site:
     """Load a Site: the name of a shipped one, a path to a YAML file, or a dict.
 
@@ -279,7 +292,7 @@ def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[
     else:
         label = str(source)
         path = Path(source)
-        if isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9_-]+", source):
+        if isinstance(source, str) and _NAME.fullmatch(source):
             path = share_dir() / "sites" / f"{source}.yaml"
             if not path.is_file():
                 raise SiteError(
@@ -295,9 +308,13 @@ def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[
             raise SiteError(f"{label}: must hold keys and values, not {type(raw).__name__}")
     base = raw.pop("extends", None)
     if base is not None:
-        if not isinstance(base, str) or depth > 4:
+        if depth > 8:
+            raise SiteError(f"{label}: extends: {base!r}: goes round in a circle")
+        if not isinstance(base, str):
             raise SiteError(f"{label}: extends: {base!r}: must be the name or path of another site")
-        raw = _merge(_read(base, depth + 1)[0], raw)
+        # A path is looked for beside the file that says it.
+        beside = Path(label).parent / base if label != "site" and not _NAME.fullmatch(base) else base
+        raw = _merge(_read(beside, depth + 1)[0], raw)
     return raw, label
 
 

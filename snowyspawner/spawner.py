@@ -139,7 +139,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         return typed is not None
 
     def _render_form(self) -> str:
-        values = {field: str(value) for field, value in request.default_options(self.life.site).items()}
+        values = request.form_values(self.life.site)
         typed = _typed.get() or {"values": self.life.last_request, "errors": {}}
         values.update({field: value for field, value in typed["values"].items() if field in values})
         return render(self.life.site, values, typed["errors"])
@@ -379,9 +379,12 @@ def ineffective_traits() -> list[str]:
     """Return the names of batchspawner's traits that have no effect here."""
     own = SnowySpawner.class_own_traits(config=True)
     return sorted(
-        name
-        for base in SlurmSpawner.__mro__
-        if base.__module__.startswith("batchspawner") and hasattr(base, "class_own_traits")
-        for name in base.class_own_traits(config=True)
-        if name not in own and name not in ("start_timeout", "ip")
+        {
+            name
+            for base in SlurmSpawner.__mro__
+            if base.__module__.startswith("batchspawner") and hasattr(base, "class_own_traits")
+            for name in base.class_own_traits(config=True)
+        }
+        - own.keys()
+        - {"start_timeout", "ip"}
     )

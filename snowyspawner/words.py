@@ -36,7 +36,7 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         Words("Slurm has no such partition.", "Choose another one.", "partition"),
     ),
     (
-        r"Required partition not available|partition .*(down|inactive)",
+        r"Required partition not available|partition .*(down|inactive)|partition configuration not available now",
         Words("This partition is closed at the moment.", "Choose another one, or try later.", "partition"),
     ),
     (
@@ -46,6 +46,18 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
             "Ask for fewer cores or no GPU, or choose another partition.",
             "partition",
         ),
+    ),
+    (
+        r"QOSMaxSubmitJobPerUserLimit|MaxSubmitJobs|job submit limit|Job violates accounting/QOS policy",
+        Words(
+            "You have as many jobs here as you may have at a time.",
+            "Stop one, or choose another partition.",
+            "partition",
+        ),
+    ),
+    (
+        r"User's group not permitted to use this partition|not permitted to use this partition",
+        Words("You may not use this partition.", "Choose another one.", "partition"),
     ),
     (
         r"Requested time limit is invalid|time limit",
@@ -62,14 +74,6 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
     (
         r"Invalid generic resource|gres",
         Words("This partition does not have that GPU.", "Choose another partition, or no GPU.", "gpu"),
-    ),
-    (
-        r"QOSMaxSubmitJobPerUserLimit|MaxSubmitJobs|job submit limit|Job violates accounting/QOS policy",
-        Words(
-            "You have as many jobs here as you may have at a time.",
-            "Stop one, or choose another partition.",
-            "partition",
-        ),
     ),
     (
         r"Unable to contact slurm controller|Connection refused|Socket timed out|can't be reached"
@@ -167,7 +171,8 @@ def launch_failure(code: int, **facts: str) -> Words:
 
 def reason(slurm_reason: str) -> str:
     """Say why a job waits; a reason that is not in the table is shown as Slurm says it."""
-    return _REASON.get(slurm_reason) or f"Slurm says: {slurm_reason}."
+    # Nodes may follow: "ReqNodeNotAvail, UnavailableNodes:s[1-2]".
+    return _REASON.get(slurm_reason.partition(",")[0]) or f"Slurm says: {slurm_reason}."
 
 
 def ending(state: str, by: str = "") -> Words:

@@ -239,17 +239,20 @@ class SlurmClient:
         umask: int = -1,
     ) -> str:
         async with self._slots:
-            process = await asyncio.create_subprocess_exec(
-                *prefix,
-                _find(command),
-                *args,
-                env=dict(env),
-                cwd="/",
-                umask=umask,
-                stdin=asyncio.subprocess.PIPE if data is not None else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *prefix,
+                    _find(command),
+                    *args,
+                    env=dict(env),
+                    cwd="/",
+                    umask=umask,
+                    stdin=asyncio.subprocess.PIPE if data is not None else asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:
+                raise SlurmError(command, -1, f"{command} could not be started: {error.strerror}") from None
             try:
                 out, err = await asyncio.wait_for(process.communicate(data), self.timeout)
             except (TimeoutError, asyncio.TimeoutError):

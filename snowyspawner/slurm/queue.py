@@ -118,12 +118,9 @@ class QueueWatcher:
         started, jobs = time.time(), dict(self._jobs)
         try:
             rows = await self.client.queue(jobs)
-            missing = [job_id for job_id, job in jobs.items() if job_id not in rows and started - job.since > SETTLING]
-            over = [job_id for job_id, row in rows.items() if row.state in ENDED and not self._known(job_id)]
-            ends = await self.client.ends(missing + over) if missing or over else {}
-        except SlurmError as error:
+        except (SlurmError, OSError) as error:
             self._failures += 1
-            self.last_error = error.stderr
+            self.last_error = error.stderr if isinstance(error, SlurmError) else str(error)
             if self.failing_since is None:
                 self.failing_since = started
                 self.log.warning("Slurm does not answer, keeping the last known state: %s", error)
@@ -131,6 +128,14 @@ class QueueWatcher:
         if self.failing_since is not None:
             self.log.warning("Slurm answers again after %.0f s", time.time() - self.failing_since)
         self._failures, self.failing_since, self.last_error = 0, None, ""
+        missing = [job_id for job_id, job in jobs.items() if job_id not in rows and started - job.since > SETTLING]
+        over = [job_id for job_id, row in rows.items() if row.state in ENDED and not self._known(job_id)]
+        ends: dict[str, JobEnd] = {}
+        if missing or over:
+            try:
+                ends = await self.client.ends(missing + over)
+            except (SlurmError, OSError) as error:
+                self.log.warning("Accounting does not answer: %s", error)
         for job_id, job in jobs.items():
             row = rows.get(job_id)
             end = ends.get(job_id)

@@ -66,9 +66,8 @@ async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[s
     # A terminal: same environment, container and allocation.
     job = (await hub.state(name))["job"]["job_id"]
     seen = Path(f"~{name}/seen.txt").expanduser()
-    await page.get_by_role("menuitem", name="File", exact=True).click()
-    await page.get_by_role("menuitem", name="New", exact=True).click()
-    await page.get_by_role("menuitem", name="Terminal", exact=True).click()
+    await page.get_by_role("button", name="New Launcher", exact=True).click()
+    await page.locator(".jp-LauncherCard[data-category=Other]").filter(has_text="Terminal").click()
     await page.locator(".jp-Terminal .xterm-screen").click()
     words = "$SLURM_JOB_ID $SLURM_CPUS_ON_NODE $APPTAINER_CONTAINER $(command -v python) $(ls -d /opt/course)"
     await page.keyboard.type(f'echo "{words}" > ~/seen.part && mv ~/seen.part ~/seen.txt\n')
@@ -83,6 +82,8 @@ async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[s
 
     # The Stop button of the home page ends the job.
     await page.goto(f"{hub.url}/hub/home")
+    # JupyterHub's own button, which is dead until its script runs.
+    await page.wait_for_function("window._jupyterhub_page_loaded")
     await page.get_by_role("button", name="Stop My Server").click()
     await expect(page.get_by_role("button", name="Stop My Server")).to_be_hidden()
     states = "PENDING,RUNNING"

@@ -1,0 +1,115 @@
+"""The ``snowyspawner`` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from snowyspawner import script
+from snowyspawner.cli import main
+from snowyspawner.request import FIELDS, from_options
+from snowyspawner.site import Site
+
+
+def test_check_finds_nothing_wrong_with_snowy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == "snowy: Snowy: fine; partitions core, node, devcore, devel; 3 presets\n"
+
+
+def test_check_says_what_is_wrong_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: snowy\nnonsense: 1\numask: 022\n")
+    assert main(["check", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sorted(err.splitlines()) == [
+        f"{file}: nonsense: 1: no such key",
+        f"{file}: umask: 18: must be text: put it in quotes",
+    ]
+
+
+def test_check_tries_the_defaults_and_every_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "extends: snowy\n"
+        "defaults: {cores: 99}\n"
+        "presets: {mkl: {choices: {cores: 4, time: '2:00:00'}}, gpu: null, pip: null}\n"
+    )
+    assert main(["check", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{file}: defaults: cores: a node of core has 16: ask for 16 or fewer"
+    assert lines[1].startswith(f"{file}: presets.mkl: time: 2 hours is too long for devcore")
+    assert len(lines) == 2
+
+
+def test_check_of_a_site_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nosuch"]) == 1
+    assert "no such site; there is" in capsys.readouterr().err
+
+
+def test_script_prints_the_script_that_would_run(snowy: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["script"]) == 0
+    target = script.Target("jupyter-lab-00000000", "/home/you", "http://hub.example/hub/api/snowyspawner/", 0)
+    assert capsys.readouterr().out == script.build(snowy, from_options({}, snowy), target)
+
+
+def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: snowy\nmemory_free: true\n")
+    values = {
+        "environment": "tf-mkl",
+        "image": "container.sif",
+        "partition": "devcore",
+        "cores": "16",
+        "gpu": "none",
+        "memory": "9000",
+        "time": "1:00:00",
+        "begin": "23:59",
+        "account": "g2020014",
+        "reservation": "course_1",
+        "email_on_start": "1",
+        "open": "course",
+    }
+    assert set(values) == set(FIELDS)
+    arguments = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert main(["script", *arguments, str(file)]) == 0
+    out = capsys.readouterr().out
+    for option in (
+        "--partition=devcore",
+        "--ntasks=16",
+        "--mem=9000M",
+        "--time=1:00:00",
+        "--account=g2020014",
+        "--reservation=course_1",
+        "--mail-type=BEGIN",
+        "--begin=uts",
+    ):
+        assert f"#SBATCH {option}" in out
+    assert "--gres" not in out
+
+
+def test_a_refused_choice_names_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["script", "--cores", "17", "--email-on-start", "perhaps"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--cores: a node of core has 16: ask for 16 or fewer\n" in err
+    assert "--email-on-start: must be true or false\n" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["script", "--colour", "red"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: snowyspawner" in capsys.readouterr().err
+
+
+def test_the_command_is_installed() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "snowyspawner"), "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, version("snowyspawner") + "\n")

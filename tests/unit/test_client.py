@@ -1,0 +1,430 @@
+"""Slurm's commands: parsers against their output, and the client against small programs that stand in for them.
+
+Where a sample comes from stands beside it: the manual, or the message texts of Slurm 22.05.8's own library and
+programs (``strings``), filled in by hand. The tests of the real thing are in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snowyspawner.slurm import client as client_module
+from snowyspawner.slurm.client import (
+    ENDED,
+    SCRIPT_LIMIT,
+    SQUEUE_FORMAT,
+    WAITING,
+    JobEnd,
+    JobRow,
+    SlurmClient,
+    SlurmError,
+    SlurmTimeoutError,
+    parse_job_id,
+    parse_sacct,
+    parse_squeue,
+    prefix_for,
+)
+
+# -- sbatch --parsable -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("17\n", ("17", "")),  # sbatch(1), --parsable
+        ("17;snowy\n", ("17", "snowy")),  # the same, with -M snowy
+        ("  17  \n", ("17", "")),
+        # sbatch(1): what a submit plugin has to say is printed, too
+        ("sbatch: Using default account\n17;snowy\n", ("17", "snowy")),
+    ],
+)
+def test_a_job_id_is_read(output: str, expected: tuple[str, str]) -> None:
+    assert parse_job_id(output) == expected
+
+
+@pytest.mark.parametrize("output", ["", "\n", "Submitted batch job 17\n", "17;\n", "17;a b\n", "-1\n", "17 18\n"])
+def test_anything_else_is_no_job_id(output: str) -> None:
+    with pytest.raises(ValueError, match="no job id"):
+        parse_job_id(output)
+
+
+# -- squeue ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "rows"),
+    [
+        ("", []),
+        # squeue(1): %i %T %B %S %r, SLURM_TIME_FORMAT=%s; %B is n/a and %S may be N/A while the job waits
+        ("17|PENDING|n/a|N/A|Resources\n", [JobRow("17", "PENDING", "", None, "Resources")]),
+        ("17|RUNNING|s1|1790848800|None\n", [JobRow("17", "RUNNING", "s1", 1790848800, "None")]),
+        ("17|PENDING|n/a|1790848800|BeginTime\n", [JobRow("17", "PENDING", "", 1790848800, "BeginTime")]),
+        ("17|COMPLETED|s1|1790848800|None\n", [JobRow("17", "COMPLETED", "s1", 1790848800, "None")]),
+        # With -M, before Slurm 20.02 in spite of -h
+        (
+            "CLUSTER: snowy\n17|RUNNING|s1|1790848800|None\nCLUSTER: rackham\n",
+            [JobRow("17", "RUNNING", "s1", 1790848800, "None")],
+        ),
+        # Without -h, were it ever forgotten
+        ("JOBID|STATE|EXEC_HOST|START_TIME|REASON\n", []),
+        # squeue(1): the reason is free text and may hold anything
+        (
+            "17|PENDING|n/a|N/A|ReqNodeNotAvail, UnavailableNodes:s[1-2]\n18|PENDING|n/a|N/A|a|b|c\n",
+            [
+                JobRow("17", "PENDING", "", None, "ReqNodeNotAvail, UnavailableNodes:s[1-2]"),
+                JobRow("18", "PENDING", "", None, "a|b|c"),
+            ],
+        ),
+        ("17|PENDING|n/a|N/A|\n", [JobRow("17", "PENDING", "", None, "")]),
+        # Blanks of a column that was wider
+        (" 17 |RUNNING|s1 | 1790848800|None\n", [JobRow("17", "RUNNING", "s1", 1790848800, "None")]),
+        # Elements of arrays are never ours
+        ("17_4|RUNNING|s1|1790848800|None\n17|RUNNING|s1\nslurm_load_jobs error: x\n\n", []),
+    ],
+)
+def test_squeue_is_read(output: str, rows: list[JobRow]) -> None:
+    assert parse_squeue(output) == {row.job_id: row for row in rows}
+
+
+# -- sacct -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "ends"),
+    [
+        ("", {}),
+        # sacct(1), -X -n -P: JOB STATE CODES, "CANCELLED by" a uid, ExitCode is code:signal
+        ("17|COMPLETED|0:0\n", {"17": JobEnd("COMPLETED", 0, 0)}),
+        ("17|FAILED|66:0\n", {"17": JobEnd("FAILED", 66, 0)}),
+        ("17|TIMEOUT|0:0\n", {"17": JobEnd("TIMEOUT", 0, 0)}),
+        ("17|CANCELLED by 1001|0:15\n", {"17": JobEnd("CANCELLED", 0, 15, "1001")}),
+        ("17|CANCELLED|0:0\n", {"17": JobEnd("CANCELLED", 0, 0)}),
+        ("17|OUT_OF_MEMORY|0:125\n", {"17": JobEnd("OUT_OF_MEMORY", 0, 125)}),
+        ("17|RUNNING|0:0\n18|PENDING|0:0\n19|NODE_FAIL|1:0\n", {"19": JobEnd("NODE_FAIL", 1, 0)}),
+        # sacct(1): a state that was cut off ends in +; requeued jobs have a row for each run, and the last counts
+        ("17|CANCELLED+|0:0\n", {"17": JobEnd("CANCELLED", 0, 0)}),
+        ("17|NODE_FAIL|1:0\n17|COMPLETED|0:0\n", {"17": JobEnd("COMPLETED", 0, 0)}),
+        # Steps have names behind a dot, should -X ever be forgotten
+        ("17.batch|COMPLETED|0:0\nJobIDRaw|State|ExitCode\n17|COMPLETED\n\n", {}),
+        ("17|COMPLETED|\n", {"17": JobEnd("COMPLETED", 0, 0)}),
+    ],
+)
+def test_sacct_is_read(output: str, ends: dict[str, JobEnd]) -> None:
+    assert parse_sacct(output) == ends
+
+
+def test_no_state_is_both_over_and_waiting() -> None:
+    assert not ENDED & WAITING
+
+
+# -- whom a command runs as --------------------------------------------------------------------------------------
+
+SOMEBODY = pwd.struct_passwd(("somebody", "x", 4711, 4712, "", "/home/somebody", "/bin/sh"))
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: Callable[..., Path]) -> Path:
+    """A PATH with nothing on it but what the test writes."""
+    for name in ("setpriv", "sudo"):
+        executable(name, "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
+
+
+def test_a_hub_of_root_s_uses_setpriv(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    expected = [f"{path}/setpriv", "--reuid", "4711", "--regid", "4712", "--init-groups", "--"]
+    assert prefix_for(SOMEBODY, ["A"]) == expected
+
+
+def test_a_hub_of_the_person_s_own_needs_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert prefix_for(SOMEBODY, ["A"]) == []
+
+
+def test_a_hub_of_a_service_account_uses_sudo_with_the_variables_by_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 999)
+    sudo = f"{path}/sudo"
+    assert prefix_for(SOMEBODY) == [sudo, "-n", "-u", "somebody", "--"]
+    # The names only: values would be seen by ps.
+    assert prefix_for(SOMEBODY, {"B": "secret", "A": "1"}) == [
+        sudo,
+        "-n",
+        "--preserve-env=A,B",
+        "-u",
+        "somebody",
+        "--",
+    ]
+
+
+def test_a_missing_sudo_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 999)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match="sudo is not on the hub's PATH"):
+        prefix_for(SOMEBODY)
+
+
+# -- the client --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class StandIns:
+    """Stands in for Slurm's commands: programs that note what they were given and answer what the test sets."""
+
+    directory: Path
+
+    def answer(self, command: str, out: str = "", err: str = "", code: int = 0, then: str = "") -> None:
+        for name, text in (("out", out), ("err", err)):
+            (self.directory / f"{command}.{name}").write_text(text)
+        program = self.directory / command
+        program.write_text(
+            "#!/bin/sh\n"
+            f'd={self.directory}/{command}\nfor word in "$@"; do printf "%s\\n" "$word"; done > $d.argv\n'
+            f"env > $d.env; umask > $d.umask; pwd > $d.cwd; cat > $d.stdin; echo $$ > $d.pid\n{then}\n"
+            f"cat $d.out; cat $d.err >&2; exit {code}\n"
+        )
+        program.chmod(0o755)
+
+    def note(self, command: str, what: str) -> str:
+        return (self.directory / f"{command}.{what}").read_text()
+
+    def argv(self, command: str) -> list[str]:
+        return self.note(command, "argv").splitlines()
+
+    def env(self, command: str) -> dict[str, str]:
+        pairs = dict(line.partition("=")[::2] for line in self.note(command, "env").splitlines())
+        # The shell of the stand-in sets these itself.
+        return {name: value for name, value in pairs.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_")}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    directory = tmp_path / "slurm"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    # What a hub started by hand may have; any of them would change what squeue prints.
+    for name in ("SQUEUE_FORMAT", "SLURM_CLUSTERS", "SQUEUE_STATES", "SBATCH_PARTITION", "SACCT_FORMAT", "LC_ALL"):
+        monkeypatch.setenv(name, "leaked")
+    return StandIns(directory)
+
+
+BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+
+
+async def test_submit_gives_sbatch_the_script_and_the_job_s_environment(slurm: StandIns) -> None:
+    slurm.answer("sbatch", "17;snowy\n")
+    env = {"HOME": "/home/you", "SNOWYSPAWNER_SECRET": "s3cret"}
+    assert await SlurmClient("snowy").submit("#!/bin/bash\n# å\n", [], env) == ("17", "snowy")
+    assert slurm.argv("sbatch") == ["--parsable", "-M", "snowy"]
+    assert slurm.note("sbatch", "stdin") == "#!/bin/bash\n# å\n"
+    assert slurm.env("sbatch") == env
+    assert slurm.note("sbatch", "cwd") == "/\n"
+    # slurmstepd opens the job's log with it.
+    assert slurm.note("sbatch", "umask").strip() == "0077"
+
+
+async def test_the_prefix_comes_before_the_command(slurm: StandIns, executable: Callable[..., Path]) -> None:
+    slurm.answer("sbatch", "17\n")
+    as_user = executable("as-user", f'#!/bin/sh\necho "$@" > {slurm.directory}/prefix\nshift 2\nexec "$@"\n')
+    await SlurmClient().submit("x", [str(as_user), "-u", "you"], {})
+    assert (slurm.directory / "prefix").read_text() == f"-u you {slurm.directory}/sbatch --parsable\n"
+
+
+async def test_slurm_conf_is_passed_on_and_replaces_the_cluster_s_name(
+    slurm: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.answer("sbatch", "17\n")
+    slurm.answer("squeue")
+    await SlurmClient("snowy", "/etc/snowy.conf").submit("x", [], {"A": "1"})
+    assert slurm.argv("sbatch") == ["--parsable"]
+    assert slurm.env("sbatch") == {"A": "1", "SLURM_CONF": "/etc/snowy.conf"}
+    await SlurmClient("snowy", "/etc/snowy.conf").queue(["1", "2"])
+    assert "-M" not in slurm.argv("squeue")
+    assert slurm.env("squeue") == {**BASE, "SLURM_CONF": "/etc/snowy.conf"}
+    # The hub's own, where the Site says nothing.
+    monkeypatch.setenv("SLURM_CONF", "/etc/hub.conf")
+    await SlurmClient("snowy").queue(["1", "2"])
+    assert slurm.argv("squeue")[:2] == ["-M", "snowy"]
+    assert slurm.env("squeue") == {**BASE, "SLURM_CONF": "/etc/hub.conf"}
+
+
+async def test_queue_asks_once_for_everybody(slurm: StandIns) -> None:
+    slurm.answer("squeue", "17|RUNNING|s1|1790848800|None\n")
+    rows = await SlurmClient("snowy").queue(["9", "17", "9"])
+    assert rows == {"17": JobRow("17", "RUNNING", "s1", 1790848800, "None")}
+    assert slurm.argv("squeue") == ["-M", "snowy", "-h", "--states=all", "-j", "17,9", "-o", SQUEUE_FORMAT]
+    assert slurm.env("squeue") == BASE
+    assert slurm.note("squeue", "stdin") == ""
+
+
+async def test_one_job_is_asked_for_as_two(slurm: StandIns) -> None:
+    # reference/feasibility.md: `squeue -j 99999` fails, `-j 99999,99999` is empty and a success.
+    slurm.answer("squeue")
+    assert await SlurmClient().queue(["17"]) == {}
+    assert slurm.argv("squeue") == ["-h", "--states=all", "-j", "17,17", "-o", SQUEUE_FORMAT]
+
+
+async def test_for_no_jobs_nothing_is_run(slurm: StandIns) -> None:
+    slurm.answer("squeue")
+    slurm.answer("sacct")
+    assert await SlurmClient().queue([]) == {}
+    assert await SlurmClient().ends([]) == {}
+    assert not list(slurm.directory.glob("*.argv"))
+
+
+async def test_a_job_is_found_by_its_name(slurm: StandIns) -> None:
+    slurm.answer("squeue", "CLUSTER: snowy\n17|PENDING|n/a|N/A|Priority\n")
+    assert await SlurmClient("snowy").find("jupyter-lab-01", "you") == "17"
+    assert slurm.argv("squeue") == [
+        *("-M", "snowy", "-h", "--states=all", "--name", "jupyter-lab-01", "-u", "you", "-o", SQUEUE_FORMAT)
+    ]
+    slurm.answer("squeue")
+    assert await SlurmClient("snowy").find("jupyter-lab-01", "you") == ""
+
+
+async def test_ends_asks_accounting(slurm: StandIns) -> None:
+    slurm.answer("sacct", "17|CANCELLED by 1001|0:15\n18|RUNNING|0:0\n")
+    assert await SlurmClient("snowy").ends(["18", "17", "18"]) == {"17": JobEnd("CANCELLED", 0, 15, "1001")}
+    assert slurm.argv("sacct") == ["-M", "snowy", "-X", "-n", "-P", "-j", "17,18", "-o", "JobIDRaw,State,ExitCode"]
+    assert slurm.env("sacct") == BASE
+
+
+@pytest.mark.parametrize(
+    ("kill", "words"), [(False, ["-M", "snowy", "17"]), (True, ["-M", "snowy", "--signal=KILL", "--full", "17"])]
+)
+async def test_cancel_ends_a_job(slurm: StandIns, kill: bool, words: list[str]) -> None:
+    slurm.answer("scancel")
+    await SlurmClient("snowy").cancel("17", [], kill=kill)
+    assert slurm.argv("scancel") == words
+    assert slurm.env("scancel") == BASE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # scancel's own "Kill job error on job id %s: %s", with texts of slurm_errno.c in 22.05.8
+        "scancel: error: Kill job error on job id 17: Invalid job id specified",
+        "scancel: error: Kill job error on job id 17: Job/step already completing or completed",
+    ],
+)
+async def test_cancelling_a_job_that_is_gone_is_a_success(slurm: StandIns, error: str) -> None:
+    slurm.answer("scancel", err=error, code=1)
+    await SlurmClient().cancel("17", [])
+
+
+async def test_a_cancellation_that_slurm_refuses_is_an_error(slurm: StandIns) -> None:
+    error = "scancel: error: Kill job error on job id 17: Access/permission denied"
+    slurm.answer("scancel", err=error, code=1)
+    with pytest.raises(SlurmError, match="Access/permission denied"):
+        await SlurmClient().cancel("17", [])
+
+
+async def test_an_error_carries_what_slurm_said(slurm: StandIns) -> None:
+    slurm.answer("sbatch", err="sbatch: error: Batch job submission failed: Invalid account\n", code=1)
+    with pytest.raises(SlurmError) as caught:
+        await SlurmClient().submit("x", [], {})
+    assert (caught.value.command, caught.value.returncode) == ("sbatch", 1)
+    assert caught.value.stderr == "sbatch: error: Batch job submission failed: Invalid account"
+
+
+async def test_output_that_is_no_utf_8_is_no_accident(slurm: StandIns) -> None:
+    slurm.answer("squeue", then="printf '17|PENDING|n/a|N/A|\\377\\n'")
+    assert (await SlurmClient().queue(["17"]))["17"].reason == "\ufffd"
+
+
+async def test_an_sbatch_without_a_job_id_is_an_error(slurm: StandIns) -> None:
+    slurm.answer("sbatch", "nothing of the kind\n")
+    with pytest.raises(SlurmError, match="no job id"):
+        await SlurmClient().submit("x", [], {})
+
+
+async def test_a_script_that_does_not_fit_into_a_pipe_is_refused(slurm: StandIns) -> None:
+    slurm.answer("sbatch", "17\n")
+    with pytest.raises(SlurmError, match="65536 bytes"):
+        await SlurmClient().submit("å" * (SCRIPT_LIMIT // 2) + "xx", [], {})
+    assert not (slurm.directory / "sbatch.argv").exists()
+    assert await SlurmClient().submit("x" * SCRIPT_LIMIT, [], {}) == ("17", "")
+    assert len(slurm.note("sbatch", "stdin")) == SCRIPT_LIMIT
+
+
+async def test_a_missing_command_is_named(slurm: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(slurm.directory))
+    with pytest.raises(SlurmError, match="squeue is not on the hub's PATH") as caught:
+        await SlurmClient().queue(["17"])
+    assert caught.value.returncode == 127
+
+
+async def test_a_machine_out_of_resources_is_an_error_of_slurm_s(
+    slurm: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.answer("squeue")
+
+    async def fork_fails(*args: Any, **kwargs: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    # Nothing but this can make fork fail on purpose and leave the tests alive.
+    monkeypatch.setattr(client_module.asyncio, "create_subprocess_exec", fork_fails)
+    with pytest.raises(SlurmError, match="Resource temporarily unavailable"):
+        await SlurmClient().queue(["17"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_command_that_hangs_is_ended_and_said_so(slurm: StandIns) -> None:
+    slurm.answer("squeue", then="exec sleep 60")
+    with pytest.raises(SlurmTimeoutError, match=r"squeue gave no answer in 0\.5 seconds"):
+        await SlurmClient(timeout=0.5).queue(["17"])
+    assert not alive(int(slurm.note("squeue", "pid")))
+
+
+async def test_a_caller_that_is_cancelled_leaves_no_command_behind(
+    slurm: StandIns, aeventually: Callable[..., Awaitable[Any]]
+) -> None:
+    slurm.answer("squeue", then="exec sleep 60")
+    call = asyncio.create_task(SlurmClient().queue(["17"]))
+    noted = slurm.directory / "squeue.pid"
+    await aeventually(lambda: noted.exists() and noted.read_text(), "squeue runs")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert not alive(int(noted.read_text()))
+
+
+async def test_no_more_than_a_few_commands_run_at_once(
+    slurm: StandIns, aeventually: Callable[..., Awaitable[Any]]
+) -> None:
+    # Each waits for the test's leave, and notes how many run.
+    slurm.answer(
+        "squeue",
+        then='touch "$d.running.$$"; ls $d.running.* | wc -l >> $d.seen\n'
+        'while [ ! -e "$d.go" ]; do sleep 0.05; done; rm "$d.running.$$"',
+    )
+    client = SlurmClient(at_once=2)
+    calls = [asyncio.create_task(client.queue([str(n)])) for n in range(5)]
+
+    def running() -> int:
+        return len(list(slurm.directory.glob("squeue.running.*")))
+
+    await aeventually(lambda: running() == 2, "two run")
+    (slurm.directory / "squeue.go").touch()
+    await asyncio.gather(*calls)
+    seen = [int(line) for line in slurm.note("squeue", "seen").splitlines()]
+    assert len(seen) == 5
+    assert max(seen) == 2

@@ -1,0 +1,135 @@
+"""What `set_config` makes of a hub's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from traitlets.config import Config
+
+from snowyspawner import ConfigError, SnowySpawner, set_config
+from snowyspawner.site import SiteError, share_dir
+from snowyspawner.spawner import ineffective_traits
+
+TEMPLATES = str(share_dir() / "templates")
+
+
+def test_what_waiting_jobs_need_is_set() -> None:
+    c = Config()
+    set_config(c)
+    assert c.JupyterHub.cleanup_servers is False
+    assert c.JupyterHub.concurrent_spawn_limit == 0
+    assert c.JupyterHub.init_spawners_timeout == 1
+    assert c.JupyterHub.template_paths == [TEMPLATES]
+    assert c.JupyterHub.spawner_class is SnowySpawner
+
+
+def test_what_is_given_is_kept() -> None:
+    c = Config()
+    c.JupyterHub.cleanup_servers = True
+    c.JupyterHub.concurrent_spawn_limit = 7
+    c.JupyterHub.init_spawners_timeout = 30
+    c.JupyterHub.template_paths = ["/mine"]
+    c.JupyterHub.spawner_class = "snowy"
+    set_config(c)
+    assert c.JupyterHub.cleanup_servers is True
+    assert c.JupyterHub.concurrent_spawn_limit == 7
+    assert c.JupyterHub.init_spawners_timeout == 30
+    assert c.JupyterHub.template_paths == ["/mine", TEMPLATES]
+    assert c.JupyterHub.spawner_class == "snowy"
+
+
+def test_template_paths_that_are_appended_to_are_kept() -> None:
+    # traitlets keeps what is appended to a list that has no value yet as a LazyConfigValue.
+    c = Config()
+    c.JupyterHub.template_paths.append("/mine")
+    set_config(c)
+    assert list(c.JupyterHub.template_paths) == ["/mine", TEMPLATES]
+
+
+def test_calling_it_twice_is_calling_it_once() -> None:
+    c = Config()
+    set_config(c)
+    once = c.copy()
+    set_config(c)
+    assert c == once
+
+
+@pytest.mark.parametrize("trait", sorted(set(ineffective_traits())))
+@pytest.mark.parametrize("section", ["SnowySpawner", "SlurmSpawner", "BatchSpawnerBase"])
+def test_a_trait_without_effect_stops_the_hub(section: str, trait: str) -> None:
+    c = Config()
+    c[section][trait] = "x"
+    with pytest.raises(ConfigError, match=rf"^c\.{section}\.{trait} has no effect here: use the site's \S+"):
+        set_config(c)
+
+
+@pytest.mark.parametrize(
+    ("trait", "key"),
+    [
+        ("req_partition", "partitions"),
+        ("req_account", "accounts.default"),
+        ("req_runtime", "defaults.time"),
+        ("req_nprocs", "defaults.cores"),
+        ("req_gres", "gpus"),
+        ("req_cluster", "cluster"),
+        ("req_prologue", "prologue"),
+        ("req_reservation", "defaults.reservation"),
+        ("req_memory", "memory_per_core"),
+        ("batch_script", "keys (docs/reference/site.md)"),
+    ],
+)
+def test_the_site_s_key_is_named(trait: str, key: str) -> None:
+    c = Config()
+    c.SnowySpawner[trait] = "x"
+    with pytest.raises(ConfigError) as caught:
+        set_config(c)
+    assert str(caught.value) == f"c.SnowySpawner.{trait} has no effect here: use the site's {key}"
+
+
+def test_all_traits_without_effect_are_named_at_once() -> None:
+    c = Config()
+    c.SnowySpawner.req_partition = "core"
+    c.SlurmSpawner.batch_script = "x"
+    with pytest.raises(ConfigError, match=r"(?s)SnowySpawner\.req_partition.*SlurmSpawner\.batch_script"):
+        set_config(c)
+
+
+@pytest.mark.parametrize(
+    "trait", ["req_partition", "batch_script", "exec_prefix", "state_running_re", "batch_submit_cmd"]
+)
+def test_batchspawner_s_traits_are_known_to_have_none(trait: str) -> None:
+    assert trait in ineffective_traits()
+
+
+@pytest.mark.parametrize("trait", ["site", "queue_timeout", "launch_timeout", "stop_grace", "start_timeout", "cmd"])
+def test_our_own_and_jupyterhub_s_traits_have_their_effect(trait: str) -> None:
+    assert trait not in ineffective_traits()
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ("nosuch", "no such site"),
+        ({"extends": "snowy", "nonsense": 1}, "nonsense: 1: no such key"),
+        # Nobody could start anything: that is to stop the hub, too, and not a student.
+        ({"extends": "snowy", "defaults": {"cores": 99}}, "cores: .*16"),
+        ({"extends": "snowy", "accounts": {"default": "physics"}}, "account: 'physics'"),
+        ({"extends": "snowy", "presets": {"mkl": {"choices": {"time": "2:00:00"}}}}, "time: 2 hours is too long"),
+    ],
+)
+def test_a_bad_site_stops_the_hub(site: Any, message: str) -> None:
+    c = Config()
+    c.SnowySpawner.site = site
+    with pytest.raises(SiteError, match=message):
+        set_config(c)
+
+
+def test_a_site_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: snowy\numask: 022\n")
+    c = Config()
+    c.SnowySpawner.site = str(file)
+    with pytest.raises(SiteError, match="umask"):
+        set_config(c)

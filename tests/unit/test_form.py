@@ -1,0 +1,205 @@
+"""The options form: every field is there, shows what was typed and what was wrong, and escapes what others wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from snowyspawner.form import render
+from snowyspawner.request import FIELDS, form_values, from_form, from_options
+from snowyspawner.site import Site
+
+HOSTILE = "</select></option><script>alert('x')</script>\"'>{{ 7*7 }}"
+
+# Elements that end by themselves.
+VOID = {"input", "br", "hr", "img", "link", "meta"}
+
+
+class Page(HTMLParser):
+    """Collects fields, options and texts; fails on tags that do not match."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.texts: dict[str, str] = {}  # by id of the innermost element that has one
+        self.ids: list[str] = []
+        self.options: dict[str, dict[str, bool]] = {}  # of each select: value, selected
+        self._select = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        assert len(given) == len(attrs), "an attribute is there twice"
+        self.tags.append((tag, given))
+        if tag == "select":
+            self._select = given["name"]
+            self.options[self._select] = {}
+        if tag == "option":
+            self.options[self._select][given["value"]] = "selected" in given
+        if tag not in VOID:
+            self.open.append(tag)
+            self.ids.append(given.get("id", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self.ids.pop()
+
+    def handle_data(self, data: str) -> None:
+        key = next((name for name in reversed(self.ids) if name), "")
+        self.texts[key] = self.texts.get(key, "") + data
+
+    def field(self, name: str) -> dict[str, str]:
+        (found,) = (given for _, given in self.tags if given.get("id") == f"snowy-{name}")
+        assert found["name"] == name
+        return found
+
+    def posted(self) -> dict[str, list[str]]:
+        """Return what a browser would send if nothing was touched."""
+        form: dict[str, list[str]] = {}
+        for tag, given in self.tags:
+            if tag == "select":
+                form[given["name"]] = [value for value, selected in self.options[given["name"]].items() if selected]
+            elif tag == "input" and (given.get("type") != "checkbox" or "checked" in given):
+                form.setdefault(given["name"], []).append(given["value"])
+        return form
+
+
+def values_of(site: Site, **changes: str) -> dict[str, str]:
+    return {**from_options({}, site).options(site), **changes}
+
+
+def page(site: Site, errors: dict[str, str] | None = None, **changes: str) -> Page:
+    return Page(render(site, values_of(site, **changes), errors or {}))
+
+
+def test_every_field_is_there_with_a_label(variant: Callable[..., Site]) -> None:
+    shown = page(variant(memory_free=True))
+    labels = [given["for"] for tag, given in shown.tags if tag == "label"]
+    for field in FIELDS:
+        shown.field(field)
+        assert labels.count(f"snowy-{field}") == 1
+
+
+def test_memory_is_asked_for_only_where_the_site_allows(snowy: Site) -> None:
+    names = {given["name"] for tag, given in page(snowy).tags if tag in ("input", "select")}
+    assert names == set(FIELDS) - {"memory"}
+
+
+def test_a_site_without_gpus_asks_for_none(variant: Callable[..., Site]) -> None:
+    site = variant(
+        gpus=None,
+        defaults={"gpu": None},
+        presets=None,
+        partitions={"core": {"gpus": []}, "node": {"gpus": []}},
+    )
+    assert "gpu" not in page(site).posted()
+
+
+def test_ids_are_unique(variant: Callable[..., Site]) -> None:
+    shown = page(variant(memory_free=True), errors=dict.fromkeys(FIELDS, "wrong"))
+    ids = [given["id"] for _, given in shown.tags if "id" in given]
+    assert len(ids) == len(set(ids))
+    # What describes a field exists.
+    for _, given in shown.tags:
+        assert set(given.get("aria-describedby", "").split()) <= set(ids)
+
+
+def test_a_form_that_nobody_touched_asks_for_the_defaults(snowy: Site) -> None:
+    assert from_options(from_form(page(snowy).posted()), snowy) == from_options({}, snowy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": "tf-mkl", "partition": "devcore", "gpu": "none", "cores": 16, "time": "1:00:00"},
+        {"email_on_start": True, "open": "a b/å.ipynb", "reservation": "x"},
+    ],
+)
+def test_a_form_that_shows_a_request_sends_that_request(snowy: Site, changes: dict[str, Any]) -> None:
+    request = from_options(changes, snowy)
+    shown = Page(render(snowy, request.options(snowy), {}))
+    assert from_options(from_form(shown.posted()), snowy) == request
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_the_site_s_default_for_mail_is_shown(variant: Callable[..., Site], default: bool) -> None:
+    site = variant(defaults={"email_on_start": default})
+    # As the spawner makes them.
+    values = form_values(site)
+    assert ("checked" in Page(render(site, values, {})).field("email_on_start")) == default
+
+
+@pytest.mark.parametrize("field", ["environment", "image", "partition", "gpu"])
+def test_the_choices_are_the_site_s_and_one_is_selected(snowy: Site, field: str) -> None:
+    options = page(snowy).options[field]
+    expected = {
+        "environment": ["tf-gpu", "tf-mkl", "tf-pip"],
+        "image": ["container.sif"],
+        "partition": ["core", "node", "devcore", "devel"],
+        "gpu": ["none", "t4:1"],
+    }[field]
+    assert list(options) == expected
+    assert [value for value, selected in options.items() if selected] == [values_of(snowy)[field]]
+
+
+@pytest.mark.parametrize("field", ["environment", "image", "partition", "gpu"])
+def test_a_value_that_is_not_offered_stays_visible(snowy: Site, field: str) -> None:
+    shown = page(snowy, {field: "is not offered"}, **{field: "gone"})
+    assert shown.options[field]["gone"]
+    assert shown.posted()[field] == ["gone"]
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field != "memory"])
+def test_an_error_stands_at_its_field(snowy: Site, field: str) -> None:
+    shown = page(snowy, {field: "is <wrong>"})
+    given = shown.field(field)
+    assert given["aria-invalid"] == "true"
+    assert f"snowy-{field}-error" in given["aria-describedby"].split()
+    assert shown.texts[f"snowy-{field}-error"].strip() == "is <wrong>"
+    # Nobody else is at fault.
+    assert [other["name"] for _, other in shown.tags if "aria-invalid" in other] == [field]
+    assert any(given.get("href") == f"#snowy-{field}" for tag, given in shown.tags if tag == "a")
+
+
+def test_without_errors_nothing_looks_wrong(snowy: Site) -> None:
+    html = render(snowy, values_of(snowy), {})
+    assert "aria-invalid" not in html
+    assert "is-invalid" not in html
+    assert "alert" not in html
+
+
+def test_an_error_of_a_field_that_does_not_exist_is_shown_all_the_same(snowy: Site) -> None:
+    shown = page(snowy, {HOSTILE: "there is no such field"})
+    assert HOSTILE in shown.texts["snowy-errors"]
+    assert "there is no such field" in shown.texts["snowy-errors"]
+    assert all(tag != "script" for tag, _ in shown.tags)
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in ("memory", "email_on_start")])
+def test_what_a_person_typed_is_escaped(snowy: Site, field: str) -> None:
+    shown = page(snowy, {field: HOSTILE}, **{field: HOSTILE})
+    assert all(tag != "script" for tag, _ in shown.tags)
+    assert shown.posted()[field] == [HOSTILE]
+    assert shown.texts[f"snowy-{field}-error"].strip() == HOSTILE
+
+
+def test_what_the_site_says_is_escaped(variant: Callable[..., Site]) -> None:
+    said = {"display_name": HOSTILE, "description": HOSTILE}
+    site = variant(
+        **said,
+        partitions={"core": said},
+        gpus={"t4": {"display_name": HOSTILE}},
+        images={"container.sif": said},
+        environments={"tf-gpu": said},
+        presets={"gpu": said},
+    )
+    shown = page(site)
+    assert all(tag != "script" for tag, _ in shown.tags)
+    assert shown.posted() == page(variant()).posted()
+    assert HOSTILE in "".join(shown.texts.values())

@@ -1,0 +1,95 @@
+"""The house keeps its floors (design.md §2): a room imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import snowyspawner
+
+HOUSE = Path(snowyspawner.__file__).parent
+
+# From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
+FLOORS: list[set[str]] = [
+    {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
+    {"slurm.queue"},
+    {"errors", "job", "site"},
+    {"request"},
+    {"form", "script"},
+    {"handlers", "life"},
+    {"spawner"},
+    {"config"},
+    {""},  # the package itself: what others import
+    {"cli"},  # the command knows the package's version
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ROOMS = {
+    ".".join(path.relative_to(HOUSE).with_suffix("").parts).replace("__init__", "").rstrip("."): path
+    for path in sorted(HOUSE.rglob("*.py"))
+}
+
+
+def imports(room: str) -> tuple[set[str], set[str]]:
+    """Return what *room* imports: rooms of the house, and packages of others."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    package = room.split(".") if ROOMS[room].name == "__init__.py" and room else room.split(".")[:-1]
+    for node in ast.walk(ast.parse(ROOMS[room].read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            others |= {name.split(".")[0] for name in names if name.split(".")[0] != "snowyspawner"}
+            ours |= {name.partition(".")[2] for name in names if name.split(".")[0] == "snowyspawner"}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0 and (node.module or "").split(".")[0] != "snowyspawner":
+                others.add((node.module or "").split(".")[0])
+                continue
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + [part for part in (node.module or "").split(".") if part and part != "snowyspawner"]
+            # `from . import site` names a room, `from .site import load` something in one.
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                ours.add(inner if inner in ROOMS else ".".join(base))
+    return ours, others
+
+
+def test_every_room_has_a_floor() -> None:
+    assert set(ROOMS) == set(FLOOR)
+
+
+@pytest.mark.parametrize("room", [room for room in FLOOR if room in ROOMS])
+def test_a_room_imports_only_from_floors_below(room: str) -> None:
+    above = {other for other in imports(room)[0] if FLOOR[other] >= FLOOR[room]}
+    assert not above
+
+
+def test_imports_are_found_at_all() -> None:
+    # The test above could not fail if the reading of imports did not work.
+    assert imports("slurm.queue")[0] == {"slurm.client"}
+    assert {"site", "job", "words", "slurm.queue"} <= imports("life")[0]
+    assert {"", "request", "script", "site"} == imports("cli")[0]
+    assert {"batchspawner", "jupyterhub", "tornado"} <= imports("spawner")[1]
+
+
+def test_nothing_imports_the_launcher() -> None:
+    assert [room for room in ROOMS if "launcher" in imports(room)[0]] == []
+
+
+def test_the_launcher_needs_the_standard_library_only() -> None:
+    ours, others = imports("launcher")
+    assert ours == set()
+    assert others <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("room", sorted(room for room in ROOMS if FLOOR.get(room, 9) < FLOOR["handlers"]))
+def test_only_the_upper_floors_know_jupyterhub(room: str) -> None:
+    # errors.py is the way up: what it raises is JupyterHub's.
+    if room != "errors":
+        assert not imports(room)[1] & {"jupyterhub", "batchspawner", "tornado", "traitlets", "sqlalchemy"}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_no_room_is_too_large(room: str) -> None:
+    assert len(ROOMS[room].read_text().splitlines()) <= 450  # design.md: "no room over ~400 lines"

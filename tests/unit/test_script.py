@@ -1,0 +1,269 @@
+"""The job script: the seed's options and no others, and nothing in it that a shell could read as a person's words."""
+
+from __future__ import annotations
+
+import json
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snowyspawner import launcher, script
+from snowyspawner.request import from_options
+from snowyspawner.script import Target
+from snowyspawner.site import Site
+from snowyspawner.slurm.client import SCRIPT_LIMIT
+
+BIN = Path(sys.executable).parent
+
+# Everything in a script that varies, at its most unusual.
+FULL: dict[str, Any] = {
+    "environment": "tf-mkl",
+    "partition": "devcore",
+    "cores": 16,
+    "gpu": "none",
+    "time": "1:00:00",
+    "begin": "15:00",
+    "account": "uppmax2023-2-11",
+    "reservation": "g2021027_1",
+    "email_on_start": True,
+    "open": "a b/$(id) 'å' \" `x` {{y}} #.ipynb",
+}
+PROLOGUE = """
+module() { :; }
+module load tools
+export SITE="it's $HOME"
+"""
+
+
+def options_of(text: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+def built(site: Site, target: Target, **options: Any) -> str:
+    return script.build(site, from_options(options, site), target)
+
+
+@pytest.fixture(scope="session")
+def rich(variant: Callable[..., Site]) -> Site:
+    return variant(prologue=PROLOGUE, memory_free=True)
+
+
+# -- options -----------------------------------------------------------------------------------------------------
+
+
+def test_the_default_asks_for_exactly_what_the_seed_asked_for(snowy: Site, target: Target) -> None:
+    options = dict(option.removeprefix("--").partition("=")[::2] for option in options_of(built(snowy, target)))
+    ours = {
+        "job-name": "jupyter-lab-0123abcd",
+        "no-requeue": "",
+        "chdir": "/home/you",
+        "output": "/home/you/.snowyspawner-%j.log",
+        "export": "ALL",
+    }
+    # notebookjob.sh: -A g2021027 -t 0:59:00 -p core -n 4 --gres=gpu:t4:1; -M snowy is an argument of sbatch's.
+    seed = {"account": "g2021027", "time": "0:59:00", "partition": "core", "ntasks": "4", "gres": "gpu:t4:1"}
+    assert options == ours | seed
+
+
+def test_every_choice_has_its_option(variant: Callable[..., Site], target: Target) -> None:
+    site = variant(memory_free=True, single_node=True)
+    now = 1790848800.0  # 2026-10-01 12:00 in Stockholm
+    text = script.build(site, from_options(FULL | {"memory": 9000}, site, now), target)
+    assert options_of(text) == [
+        "--job-name=jupyter-lab-0123abcd",
+        "--account=uppmax2023-2-11",
+        "--time=1:00:00",
+        "--partition=devcore",
+        "--nodes=1",
+        "--ntasks=16",
+        "--mem=9000M",
+        "--reservation=g2021027_1",
+        "--begin=uts1790859600",  # 15:00 there; seconds of the epoch, because sbatch has a zone of its own
+        "--mail-type=BEGIN",
+        "--no-requeue",
+        "--chdir=/home/you",
+        "--output=/home/you/.snowyspawner-%j.log",
+        "--export=ALL",
+    ]
+
+
+def test_a_site_may_ask_for_cores_by_cpus_per_task(variant: Callable[..., Site], target: Target) -> None:
+    # Pelle's way (reference: a task with many cores, so that one kernel may use them all).
+    site = variant(cores_option="cpus-per-task", gpus={"t4": {"request": "--gpus=t4:{count}"}}, single_node=True)
+    options = options_of(built(site, target, cores=8))
+    assert [option for option in options if "task" in option] == ["--ntasks=1", "--cpus-per-task=8"]
+    assert "--gpus=t4:1" in options
+    assert "--nodes=1" in options
+
+
+def test_without_an_account_there_is_no_account_option(variant: Callable[..., Site], target: Target) -> None:
+    text = built(variant(accounts={"default": ""}), target)
+    assert "--account" not in text
+    assert "#SBATCH \n" not in text
+
+
+@pytest.mark.parametrize(
+    ("home", "log"),
+    [
+        ("/", "/.snowyspawner-%j.log"),
+        ("/home/you/", "/home/you/.snowyspawner-%j.log"),
+        # In sbatch(1)'s file names % begins a pattern and %% is the character.
+        ("/home/50%you", "/home/50%%you/.snowyspawner-%j.log"),
+    ],
+)
+def test_the_log_is_in_the_person_s_home(snowy: Site, target: Target, home: str, log: str) -> None:
+    assert f"--output={log}" in options_of(built(snowy, replace(target, home=home)))
+
+
+@pytest.mark.parametrize(
+    "home", ["/home/a b", "/home/a'b", '/home/a"b', "/home/$(id)", "/home/a\nb", "/home/å", "home/you", "", "/a\0b"]
+)
+def test_a_home_that_sbatch_cannot_be_given_is_refused(snowy: Site, target: Target, home: str) -> None:
+    with pytest.raises(ValueError, match="home directory"):
+        built(snowy, replace(target, home=home))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "å", "\x1b[0m"])
+def test_a_job_name_that_is_no_plain_word_is_refused(snowy: Site, target: Target, name: str) -> None:
+    with pytest.raises(ValueError, match="characters"):
+        built(snowy, replace(target, name=name))
+
+
+# -- the script as a whole ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, FULL], ids=["default", "full"])
+@pytest.mark.parametrize(
+    "command", [["/bin/bash", "-n"], [str(BIN / "shellcheck"), "--norc", "--shell=bash"]], ids=" ".join
+)
+def test_bash_and_shellcheck_have_nothing_to_say(
+    tmp_path: Path, rich: Site, target: Target, command: list[str], options: dict[str, Any]
+) -> None:
+    file = tmp_path / "job.sh"
+    file.write_text(built(rich, target, **options))
+    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_one_write_to_a_pipe_delivers_it_whole(rich: Site, target: Target) -> None:
+    size = len(built(rich, target, **FULL).encode())
+    assert size <= SCRIPT_LIMIT < 64 * 1024
+    # Room for a site's prologue.
+    assert size < 40 * 1024
+
+
+def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target) -> None:
+    text = built(rich, target)
+    assert text.index("module load tools") < text.index("\nexec /usr/bin/python3 -I /dev/fd/3")
+    # sbatch stops reading options at the first command: none may come later.
+    assert text.rindex("\n#SBATCH ") < text.index("module()")
+
+
+def test_what_ends_the_heredocs_is_nowhere_else(rich: Site, target: Target) -> None:
+    lines = built(rich, target, **FULL).splitlines()
+    for word in ("SNOWYSPAWNER_LAUNCHER", "SNOWYSPAWNER_SPEC"):
+        having = [line for line in lines if word in line]
+        assert len(having) == 2
+        assert having[0].startswith("exec ")
+        assert f"<<'{word}'" in having[0]  # quoted: the shell expands nothing in it
+        assert having[1] == word
+
+
+def test_what_reaches_the_node_s_python_is_the_launcher_and_the_spec(
+    tmp_path: Path, variant: Callable[..., Site], target: Target, executable: Callable[..., Path]
+) -> None:
+    # A python that says what it was given: bash itself does the rest, as on a node.
+    python = executable(
+        "python", f'#!/bin/sh\necho "$@" > {tmp_path}/argv\ncat <&3 > {tmp_path}/3\ncat <&4 > {tmp_path}/4\n'
+    )
+    site = variant(python=str(python))
+    text = built(site, target, **FULL)
+    subprocess.run(["/bin/bash", "-s"], input=text.encode(), check=True, timeout=30)
+    assert (tmp_path / "argv").read_text() == "-I /dev/fd/3\n"
+    assert (tmp_path / "3").read_bytes() == Path(launcher.__file__).read_bytes()
+    assert json.loads((tmp_path / "4").read_text()) == json.loads(script.spec(site, from_options(FULL, site), target))
+
+
+def test_no_text_of_a_person_s_is_in_the_script(rich: Site, target: Target) -> None:
+    text = built(rich, target, **FULL)
+    for part in ("$(id)", "{{y}}", "`x`", "ipynb"):
+        assert part not in text.replace(Path(launcher.__file__).read_text(), "")
+
+
+# -- the spec ----------------------------------------------------------------------------------------------------
+
+
+def test_the_spec_is_one_line_of_json_with_what_the_launcher_reads(snowy: Site, target: Target) -> None:
+    line = script.spec(snowy, from_options({}, snowy), target)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "hub_url": "http://hub.example:8081/hub/api/snowyspawner/",
+        "hub_wait": 600,
+        "server": 7,
+        "name": "jupyter-lab-0123abcd",
+        "image": {
+            "path": "/proj/g2020014/nobackup/private/container.sif",
+            "runtime": "auto",
+            "entry": "exec",
+            "binds": ["/proj", "/sw", "/crex", "/domus"],
+        },
+        "environment": {"kind": "conda", "conda": "", "prefix": "", "name": "tf-gpu"},
+        "gpu": True,
+        "umask": "022",
+        "listen": "0.0.0.0",  # noqa: S104
+        "scratch": ["SNIC_TMP", "TMPDIR"],
+    }
+
+
+@pytest.mark.parametrize("url", ["http://h/\nSNOWYSPAWNER_SPEC\n", "http://h/'$(id)'", "http://h/å"])
+def test_the_hub_s_address_stays_inside_the_json(snowy: Site, target: Target, url: str) -> None:
+    text = built(snowy, replace(target, hub_url=url))
+    assert text.isascii() or "å" not in text
+    assert text.splitlines().count("SNOWYSPAWNER_SPEC") == 1
+    assert json.loads(text.splitlines()[-2])["hub_url"] == url
+
+
+def test_a_cpu_session_asks_the_launcher_for_no_gpu(snowy: Site, target: Target) -> None:
+    request = from_options({"gpu": "none"}, snowy)
+    assert json.loads(script.spec(snowy, request, target))["gpu"] is False
+    assert "--gres" not in script.build(snowy, request, target)
+
+
+# -- the job's environment ---------------------------------------------------------------------------------------
+
+
+def test_the_job_inherits_who_it_runs_as_and_the_one_time_secret() -> None:
+    account = pwd.struct_passwd(("you", "x", 1000, 1000, "You", "/home/you", "/bin/zsh"))
+    assert script.environment(account, "s3cret") == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": "/home/you",
+        "USER": "you",
+        "LOGNAME": "you",
+        "SHELL": "/bin/zsh",
+        "SNOWYSPAWNER_SECRET": "s3cret",
+    }
+
+
+def test_an_account_without_a_shell_gets_one() -> None:
+    account = pwd.struct_passwd(("you", "x", 1000, 1000, "", "/home/you", ""))
+    assert script.environment(account, "")["SHELL"] == "/bin/sh"
+
+
+# -- the launcher's text -----------------------------------------------------------------------------------------
+
+
+def test_the_launcher_runs_on_python_3_6() -> None:
+    done = subprocess.run(
+        [str(BIN / "vermin"), "-t=3.6-", "--violations", "--no-tips", launcher.__file__],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout

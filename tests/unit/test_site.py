@@ -1,0 +1,393 @@
+"""A Site is checked as a whole when it is loaded; each mistake names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from snowyspawner import site
+from snowyspawner.site import Site, SiteError
+
+# Every one of these means something to a shell, to sbatch or to whoever reads a line.
+HOSTILE = [
+    "a b",
+    "a\nb",
+    "a;b",
+    "a$(id)",
+    "a`id`",
+    "a'b",
+    'a"b',
+    "a\\b",
+    "a&b",
+    "a|b",
+    "a>b",
+    "a*b",
+    "a#b",
+    "a{b}",
+    "a\0b",
+    "a\x1bb",
+    "å",
+    "-a b",
+]
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """Make ``{"a": {"b": value}}`` of ``a/b``."""
+    for key in reversed(path.split("/")):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def mistakes(**changes: Any) -> list[str]:
+    with pytest.raises(SiteError) as caught:
+        site.load({"extends": "snowy", **changes})
+    return str(caught.value).splitlines()
+
+
+# -- what is shipped ---------------------------------------------------------------------------------------------
+
+
+def test_every_shipped_site_can_be_loaded() -> None:
+    assert "snowy" in site.shipped()
+    for name in site.shipped():
+        assert site.load(name).display_name
+
+
+def test_snowy_is_the_course_s_cluster(snowy: Site) -> None:
+    assert snowy.cluster == "snowy"
+    assert list(snowy.partitions) == ["core", "node", "devcore", "devel"]
+    assert list(snowy.environments) == ["tf-gpu", "tf-mkl", "tf-pip"]
+    # The seed: -A g2021027 -t 0:59:00 -p core -n 4 -M snowy --gres=gpu:t4:1, container.sif
+    assert snowy.accounts.default == "g2021027"
+    assert snowy.defaults.model_dump(exclude_none=True) == {
+        "environment": "tf-gpu",
+        "image": "container.sif",
+        "partition": "core",
+        "cores": 4,
+        "gpu": "t4:1",
+        "time": "0:59:00",
+    }
+    assert snowy.partitions["core"].max_cores == 16
+    assert snowy.partitions["devcore"].max_jobs == 1
+    assert snowy.partitions["devcore"].gpus == ()
+    assert snowy.zone.key == "Europe/Stockholm"
+
+
+def test_a_loaded_site_does_not_change(snowy: Site) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        snowy.cluster = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("template", "address"), [("{node}", "s12"), ("{node}.example.org", "s12.example.org"), ("127.0.0.1", "127.0.0.1")]
+)
+def test_a_node_s_name_becomes_an_address(variant: Callable[..., Site], template: str, address: str) -> None:
+    assert variant(node_address=template).address("s12") == address
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        # YAML 1.1 reads colons between digits as base 60 (unless there is a leading zero): 1:00:00 is 3600.
+        ("partitions: {core: {max_time: 1:00:00}}", "partitions.core.max_time", "3600"),
+        ("defaults: {time: 2:30:00}", "defaults.time", "9000"),
+        ("presets: {gpu: {choices: {time: 30}}}", "presets.gpu.choices.time", "30"),
+        # A leading zero is octal: 022 is 18.
+        ("umask: 022", "umask", "18"),
+    ],
+)
+def test_a_time_without_quotes_is_explained(tmp_path: Path, text: str, key: str, value: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: snowy\n{text}\n")
+    with pytest.raises(SiteError) as caught:
+        site.load(file)
+    assert str(caught.value) == f"{file}: {key}: {value}: must be text: put it in quotes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"nonsense": 5}, "site: nonsense: 5: no such key"),
+        ({"partitions": {"core": {"cores": 5}}}, "site: partitions.core.cores: 5: no such key"),
+        ({"gpus": {"t4": {"gres": "x"}}}, "site: gpus.t4.gres: 'x': no such key"),
+        ({"environments": {"tf-gpu": {"pip": "x"}}}, "site: environments.tf-gpu.pip: 'x': no such key"),
+        ({"accounts": {"x": "y"}}, "site: accounts.x: 'y': no such key"),
+        ({"defaults": {"core": 4}}, "site: defaults.core: 4: no such key"),
+        (
+            {"partitions": {"core": {"gpus": ["a100"]}}},
+            "site: partitions.core.gpus: 'a100': no such GPU type; there is t4",
+        ),
+        (
+            {"environments": {"tf-gpu": {"images": ["other.sif"]}}},
+            "site: environments.tf-gpu.images: 'other.sif': no such image; there is container.sif",
+        ),
+        (
+            {"defaults": {"environment": "torch"}},
+            "site: defaults.environment: 'torch': no such environment; there is tf-gpu, tf-mkl, tf-pip",
+        ),
+        (
+            {"defaults": {"partition": "gpu"}},
+            "site: defaults.partition: 'gpu': no such partition; there is core, node, devcore, devel",
+        ),
+        ({"defaults": {"image": "x"}}, "site: defaults.image: 'x': no such image; there is container.sif"),
+        ({"defaults": {"gpu": "v100:1"}}, "site: defaults.gpu: 'v100': no such GPU type; there is t4"),
+        ({"defaults": {"gpu": "t4:0"}}, "site: defaults.gpu: 't4:0': must be none or TYPE:COUNT"),
+        ({"defaults": {"cores": None}}, "site: defaults.cores: missing"),
+        (
+            {"presets": {"mkl": {"choices": {"partition": "gone"}}}},
+            "site: presets.mkl.choices.partition: 'gone': no such partition; there is core, node, devcore, devel",
+        ),
+        ({"time_zone": "Stockholm"}, "site: time_zone: 'Stockholm': must be a time zone such as Europe/Stockholm"),
+        ({"time_zone": "../etc"}, "site: time_zone: '../etc': must be a time zone such as Europe/Stockholm"),
+        ({"time_zone": ""}, "site: time_zone: '': must be a time zone such as Europe/Stockholm"),
+        ({"images": {"none": {}}}, "site: images.none: an image needs a path (or runtime: none)"),
+        (
+            {"environments": {"tf-gpu": {"prefix": "/opt/x"}}},
+            "site: environments.tf-gpu: prefix goes with kind: prefix, and only with it",
+        ),
+        (
+            {"environments": {"tf-gpu": {"kind": "prefix"}}},
+            "site: environments.tf-gpu: prefix goes with kind: prefix, and only with it",
+        ),
+        ({"umask": "999"}, "site: umask: '999': must be three octal digits in quotes, such as '022'"),
+        ({"log": "job.log"}, "site: log: 'job.log': must be a path with %j (the job's number) in it"),
+        ({"listen": "all"}, "site: listen: 'all': must be an IP address"),
+        ({"listen": "face"}, "site: listen: 'face': must be an IP address"),
+        ({"node_address": ""}, "site: node_address: '': must be a host name with {node} in it"),
+        (
+            {"gpus": {"t4": {"request": "--gres=gpu:t4:1"}}},
+            "site: gpus.t4.request: '--gres=gpu:t4:1': must be an sbatch option such as --gres=gpu:t4:{count} or "
+            "--gpus=t4:{count}",
+        ),
+        (
+            {"gpus": {"t4": {"request": "--wrap=gpu:{count}"}}},
+            "site: gpus.t4.request: '--wrap=gpu:{count}': must be an sbatch option such as --gres=gpu:t4:{count} or "
+            "--gpus=t4:{count}",
+        ),
+    ],
+)
+def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, Any], line: str) -> None:
+    assert line in mistakes(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "allowed"),
+    [
+        ({"memory_per_core": 0}, "site: memory_per_core: 0: ", "greater than or equal to 1"),
+        ({"memory_per_core": "8000"}, "site: memory_per_core: '8000': ", "valid integer"),
+        ({"partitions": {"core": {"max_cores": 0}}}, "site: partitions.core.max_cores: 0: ", "greater than or equal"),
+        ({"partitions": {"core": {"max_cores": True}}}, "site: partitions.core.max_cores: True: ", "valid integer"),
+        ({"partitions": {"core": {"max_time": "2h"}}}, "site: partitions.core.max_time: '2h': ", "minutes:seconds"),
+        ({"partitions": {"core": {"max_time": "0"}}}, "site: partitions.core.max_time: '0': ", "longer than nothing"),
+        ({"cores_option": "cores"}, "site: cores_option: 'cores': ", "'ntasks' or 'cpus-per-task'"),
+        ({"single_node": "yes"}, "site: single_node: 'yes': ", "valid boolean"),
+        ({"hub_wait": 0}, "site: hub_wait: 0: ", "greater than or equal to 1"),
+        (
+            {"images": {"container.sif": {"runtime": "docker"}}},
+            "site: images.container.sif.runtime: 'docker': ",
+            "'auto', 'apptainer', 'singularity' or 'none'",
+        ),
+        ({"images": {"container.sif": {"entry": "shell"}}}, "site: images.container.sif.entry: ", "'exec' or 'run'"),
+        ({"accounts": {"pattern": "(g"}}, "site: accounts.pattern: '(g': ", "must be a regular expression"),
+        ({"gpus": {"t4": {"max_count": 65}}}, "site: gpus.t4.max_count: 65: ", "less than or equal to 64"),
+        ({"display_name": None}, "site: display_name: ", "required"),
+        ({"partitions": None}, "site: partitions: ", "required"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_explained(changes: dict[str, Any], start: str, allowed: str) -> None:
+    lines = [line for line in mistakes(**changes) if line.startswith(start)]
+    assert lines
+    assert allowed in lines[0]
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    lines = mistakes(memory_per_core=0, nonsense=1, time_zone="Nowhere")
+    assert {line.split(":")[1].strip() for line in lines} == {"memory_per_core", "nonsense", "time_zone"}
+
+
+def test_an_empty_table_is_a_mistake() -> None:
+    for table in ("partitions", "images", "environments"):
+        raw = yaml.safe_load((site.share_dir() / "sites" / "snowy.yaml").read_text())
+        raw[table] = {}
+        with pytest.raises(SiteError, match=rf"(?m)^site: {table}: .*at least 1 item"):
+            site.load(raw)
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=ascii)
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("cluster", "{}"),
+        ("slurm_conf", "/{}"),
+        ("node_address", "{}"),
+        ("listen", "{}"),
+        ("python", "/{}"),
+        ("umask", "{}"),
+        ("log", "{}-%j"),
+        ("scratch", ["{}"]),
+        ("accounts/default", "{}"),
+        ("images/container.sif/path", "/{}"),
+        ("images/container.sif/binds", ["/{}"]),
+        ("environments/tf-gpu/conda", "/{}"),
+        ("environments/new", {"kind": "prefix", "prefix": "/{}"}),
+        ("gpus/t4/request", "--gres=gpu:{}:{{count}}"),
+        # Names are keys, and go into the script, too.
+        ("partitions", {"{}": {"max_cores": 1, "max_time": "1"}}),
+        ("environments", {"{}": {}}),
+        ("images", {"{}": {"path": "/x.sif"}}),
+        ("gpus", {"{}": {"request": "--gpus={{count}}"}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "{" not in value else "",
+)
+def test_nothing_that_a_shell_could_read_gets_into_what_reaches_a_script(path: str, shape: Any, value: str) -> None:
+    def fill(part: Any) -> Any:
+        if isinstance(part, str):
+            return part.format(value) if "{" in part else part
+        if isinstance(part, list):
+            return [fill(item) for item in part]
+        if isinstance(part, dict):
+            return {fill(key): fill(item) for key, item in part.items()}
+        return part
+
+    lines = mistakes(**nested(path, fill(shape)))
+    assert lines[0].startswith(f"site: {path.replace('/', '.')}")
+    assert any("must be" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["-core", "", "a" * 65, ".hidden", "--help"])
+def test_no_name_can_be_taken_for_an_option_or_be_endless(name: str) -> None:
+    lines = mistakes(partitions={name: {"max_cores": 1, "max_time": "1"}})
+    assert any(f"{name!r}: must be letters" in line for line in lines)
+
+
+# -- extends -----------------------------------------------------------------------------------------------------
+
+
+def test_extends_merges_tables_and_replaces_the_rest(variant: Callable[..., Site]) -> None:
+    mine = variant(
+        cluster="",
+        partitions={"core": {"max_cores": 20}, "long": {"max_cores": 4, "max_time": "30-0"}},
+        images={"container.sif": {"binds": ["/data"]}},
+    )
+    assert mine.cluster == ""
+    assert mine.partitions["core"].max_cores == 20
+    assert mine.partitions["core"].max_time == "10-00:00:00"  # from below
+    assert list(mine.partitions) == ["core", "node", "devcore", "devel", "long"]
+    assert mine.images["container.sif"].binds == ("/data",)  # a list is not a table
+
+
+def test_null_removes_a_key(variant: Callable[..., Site]) -> None:
+    mine = variant(partitions={"devel": None, "devcore": {"max_jobs": None}}, presets=None)
+    assert list(mine.partitions) == ["core", "node", "devcore"]
+    assert mine.partitions["devcore"].max_jobs is None
+    assert mine.presets == {}
+
+
+def test_null_for_what_is_not_there_is_no_mistake(variant: Callable[..., Site]) -> None:
+    assert "gone" not in variant(partitions={"gone": None}).partitions
+
+
+def test_extending_does_not_change_what_was_given() -> None:
+    given = {"extends": "snowy", "partitions": {"core": {"max_cores": 8}}}
+    site.load(given)
+    assert given == {"extends": "snowy", "partitions": {"core": {"max_cores": 8}}}
+
+
+def test_files_extend_files(tmp_path: Path) -> None:
+    below, above = tmp_path / "below.yaml", tmp_path / "above.yaml"
+    below.write_text("extends: snowy\ncluster: below\nhub_wait: 5\n")
+    above.write_text(f"extends: {below}\ncluster: above\n")
+    mine = site.load(str(above))
+    assert (mine.cluster, mine.hub_wait, mine.display_name) == ("above", 5, "Snowy")
+
+
+def test_a_relative_path_is_looked_for_beside_the_file_that_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below.yaml").write_text("extends: snowy\ncluster: below\n")
+    (tmp_path / "above.yaml").write_text("extends: below.yaml\n")
+    # A hub started by systemd has another working directory than the administrator who tried the file.
+    monkeypatch.chdir("/")
+    assert site.load(tmp_path / "above.yaml").cluster == "below"
+
+
+def test_a_cycle_of_extends_ends_with_an_error(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"extends: {two}\n")
+    two.write_text(f"extends: {one}\n")
+    with pytest.raises(SiteError, match="extends"):
+        site.load(one)
+
+
+def test_a_file_that_extends_itself_ends_with_an_error(tmp_path: Path) -> None:
+    one = tmp_path / "one.yaml"
+    one.write_text(f"extends: {one}\n")
+    with pytest.raises(SiteError, match="extends"):
+        site.load(one)
+
+
+@pytest.mark.parametrize("base", [5, ["snowy"], {"snowy": 1}, True])
+def test_extends_must_be_a_name_or_path(base: Any) -> None:
+    with pytest.raises(SiteError, match=r"extends: .*must be the name or path of another site"):
+        site.load({"extends": base})
+
+
+def test_extending_an_unknown_site_names_those_there_are() -> None:
+    with pytest.raises(SiteError, match=r"nosuch: no such site; there is .*snowy"):
+        site.load({"extends": "nosuch"})
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match=r"mine\.yaml: cannot be read: .*No such file"):
+        site.load(tmp_path / "mine.yaml")
+
+
+def test_a_name_that_is_not_shipped_says_which_are() -> None:
+    with pytest.raises(SiteError, match=r"sno: no such site; there is .*snowy.*give a path"):
+        site.load("sno")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "is not YAML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"- a\n- b\n", "must hold keys and values, not list"),
+        (b"just text", "must hold keys and values, not str"),
+        (b"", "must hold keys and values, not NoneType"),
+        # Plain YAML only: no tag may make an object.
+        (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_table_says_so(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(SiteError, match=message) as caught:
+        site.load(file)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_a_dict_is_a_site_too() -> None:
+    tiny = site.load(
+        {
+            "display_name": "Tiny",
+            "time_zone": "UTC",
+            "memory_per_core": 1000,
+            "partitions": {"all": {"max_cores": 2, "max_time": "60"}},
+            "images": {"node": {"runtime": "none"}},
+            "environments": {"base": {"kind": "none"}},
+            "defaults": {"environment": "base", "partition": "all", "cores": 1, "time": "30"},
+        }
+    )
+    assert tiny.images["node"].path == "/"
+    assert tiny.gpus == {}
