@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,8 +139,11 @@ def main(argv: list[str] | None = None) -> int:
         options.state = state.absolute()
     elif "state" in options:
         options.state = Path(os.environ.get("SNOWYSPAWNER_DEMO_STATE") or default_state())
+    # As Ctrl-C: what was begun is put in order, or left so that the next `up` goes on from there.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if options.command not in ("status", "env"):
+        # Whose process is whose can only root see, but that nothing is there, everybody can.
+        if options.command != "env" and not (options.command == "status" and not options.state.exists()):
             privileges.become_root(words)
         return COMMANDS[options.command](options) or 0
     except DemoError as error:

@@ -19,6 +19,7 @@ from .progress import Progress
 
 NAME = "apptainer-1"  # counts up when the steps below change
 CANDIDATES = ("apptainer", "singularity-container")
+NOBODY = ("--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 
 class ApptainerUnavailable(DemoError):  # noqa: N818 a state of affairs
@@ -50,6 +51,11 @@ def install() -> None:
     """Make sure that there is an Apptainer. Raises `ApptainerUnavailable`."""
     if installed():
         return
+    if run(["setpriv", *NOBODY, "unshare", "--user", "echo", "yes"], may_fail=True).strip() != "yes":
+        raise ApptainerUnavailable(
+            "ordinary users may not make user namespaces on this machine, and containers are made of them: see sysctl"
+            " kernel.unprivileged_userns_clone, user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns"
+        )
     try:
         for name in CANDIDATES:
             if _candidate(name):

@@ -105,17 +105,17 @@ class Daemons:
             raise DemoError(f"{argv[0]}: {error.strerror}") from None
         _children.add(pid)
         write(self._pid_file(daemon.name), f"{pid} {daemon.digest}\n")
-        # posix_spawn returns in the middle of exec, when the new process has no environment to be read yet.
-        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        wait_until(lambda: mark_of(pid, self._proc) or os.waitid(os.P_PID, pid, ended), f"start of {daemon.name}", 5)
         return True
 
     def check(self, name: str) -> None:
         """Raise `DemoError` with the end of its log when the daemon *name* has died."""
-        if self.pid(name) is None:
+        try:
+            # In the middle of an exec (unshare, setpriv, the daemon) a process has no environment to be read.
+            wait_until(lambda: self.pid(name), name, 2)
+        except DemoError:
             log = self._state / "log" / f"{name}.out"
             tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.exists() else []
-            raise DemoError("\n".join([f"{name} has stopped; the end of {log}:", *tail]))
+            raise DemoError("\n".join([f"{name} has stopped; the end of {log}:", *tail])) from None
 
     def marked(self) -> dict[int, str]:
         """Return every process that carries this state's mark, and the daemon it belongs to."""

@@ -71,7 +71,7 @@ def install(wanted: Mapping[str, str], progress: Progress) -> None:
     if not shutil.which("apt-get"):
         raise DemoError(f"missing, and this is no Debian: {', '.join(names)}")
     own_directory(CACHE)
-    with locked(CACHE / "packages.lock"), progress.step(f"installing Debian packages: {' '.join(names)}"):
+    with locked(CACHE / "packages.lock"), progress.step("installing Debian packages", ": " + " ".join(names)):
         names = missing(wanted)
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]

@@ -34,9 +34,9 @@ class Progress:
                 print(f"[{self.elapsed:6.1f} s] {text}", flush=True)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Name what happens inside, and note how long it took."""
-        self.say(name)
+    def step(self, name: str, more: str = "") -> Iterator[None]:
+        """Name what happens inside (*more* is said, too, but not repeated in the table), and note how long it took."""
+        self.say(name + more)
         began = self.elapsed
         try:
             yield

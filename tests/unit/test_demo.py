@@ -432,7 +432,7 @@ def test_sizes_are_remembered(tmp_path):
 
 
 def test_status_of_nothing(tmp_path, capsys):
-    assert __main__.main(["status", "--state", str(tmp_path)]) == 0
+    assert __main__.main(["status", "--state", str(tmp_path / "none")]) == 0
     assert "nothing is up" in capsys.readouterr().out
 
 
