@@ -24,8 +24,10 @@ def cluster() -> Iterator[Any]:
     from demo.cluster import Cluster
     from demo.directories import default_state
 
+    # A state of its own lets two runs of one checkout stand side by side.
     default = default_state()
-    made = Cluster(default.with_name(default.name + "-test"), user_prefix=PREFIX)
+    state = os.environ.get("SNOWYSPAWNER_TEST_STATE") or default.with_name(default.name + "-test")
+    made = Cluster(state, user_prefix=os.environ.get("SNOWYSPAWNER_TEST_PREFIX", PREFIX))
     try:
         made.up()
         yield made

@@ -51,6 +51,8 @@ class Hub:
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        # Jobs look for images in it, whatever the umask of the run.
+        self.directory.chmod(0o755)
         env = {
             **os.environ,
             **self.cluster.env,
