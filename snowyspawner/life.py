@@ -15,8 +15,10 @@ from typing import Any
 from . import words
 from .errors import SessionError
 from .job import STATE_VERSION, Job, Phase, load_job
+from .request import RequestError, SessionRequest
 from .site import Site
 from .slurm.client import WAITING, JobEnd, SlurmError, SlurmTimeoutError, prefix_for
+from .slurm.facts import Facts, shared_facts
 from .slurm.queue import QueueWatcher, Watched, shared_watcher
 from .words import Words
 
@@ -81,6 +83,28 @@ class Life:
     def watcher(self) -> QueueWatcher:
         """The cluster's one queue watcher."""
         return shared_watcher(self.site.cluster, self.site.slurm_conf, self.log)
+
+    @property
+    def facts(self) -> Facts:
+        """What accounting says of people."""
+        return shared_facts(self.watcher.client, self.log)
+
+    async def check_room(self, choice: SessionRequest, user: str) -> None:
+        """Refuse what this person has too much of already. Raises `RequestError`; Slurm away: Slurm decides."""
+        partition = self.site.partitions[choice.partition]
+        if partition.max_jobs is None:
+            return
+        try:
+            jobs = await self.watcher.client.jobs_in(choice.partition, user)
+        except SlurmError as error:
+            self.log.warning("Cannot count the jobs of %s: %s", user, error)
+            return
+        if len(jobs) >= partition.max_jobs:
+            others = [name for name, other in self.site.partitions.items() if other.max_jobs is None]
+            remedy = f", or choose {' or '.join(others)}" if others else ""
+            have = f"job {', '.join(jobs)} is" if len(jobs) == 1 else f"jobs {', '.join(jobs)} are"
+            text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
+            raise RequestError({"partition": text})
 
     def enter(self, job: Job, phase: Phase, **changes: Any) -> None:
         """Change the job's phase and store that at once: a hub that dies in the next moment must not lose it."""

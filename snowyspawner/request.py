@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time as clock
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -91,19 +91,26 @@ class SessionRequest(BaseModel):
         }
 
 
-def default_options(site: Site) -> dict[str, Any]:
-    """Return the Site's defaults as options, a value for every field."""
+def default_options(site: Site, accounts: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the Site's defaults as options, a value for every field.
+
+    *accounts* are those of the person, None when they are not known: somebody who cannot use the Site's default
+    project has the first of their own.
+    """
     given = site.defaults.model_dump(exclude_none=True)
     image = next(iter(site.images))
     blank: dict[str, Any] = dict.fromkeys(FIELDS, "")
-    return {**blank, "image": image, "gpu": "none", "account": site.accounts.default, **given}
+    values = {**blank, "image": image, "gpu": "none", "account": site.accounts.default, **given}
+    if accounts and values["account"] not in accounts:
+        values["account"] = accounts[0]
+    return values
 
 
-def form_values(site: Site) -> dict[str, str]:
-    """Return the Site's defaults as the form shows them."""
+def form_values(site: Site, accounts: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the Site's defaults (for somebody with these *accounts*) as the form shows them."""
     return {
         field: str(int(value)) if isinstance(value, bool) else str(value)
-        for field, value in default_options(site).items()
+        for field, value in default_options(site, accounts).items()
     }
 
 
@@ -132,24 +139,27 @@ def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
     return options
 
 
-def from_options(options: Mapping[str, Any], site: Site, now: float | None = None) -> SessionRequest:
+def from_options(
+    options: Mapping[str, Any], site: Site, now: float | None = None, accounts: Sequence[str] | None = None
+) -> SessionRequest:
     """Check *options* against *site* and make a request of them; a missing field means the Site's default.
 
     *options* may be anything that JSON can hold. Beside the fields there may be a ``line``, a notebook.py line;
-    what it sets counts where the field itself is not given. *now* is in epoch seconds.
+    what it sets counts where the field itself is not given. *now* is in epoch seconds; *accounts* are the
+    person's, None when they are not known.
 
     Raises `RequestError` with a sentence for every field at fault, unknown fields included.
     """
-    return _Check(options, site, clock.time() if now is None else now).request()
+    return _Check(options, site, clock.time() if now is None else now, accounts).request()
 
 
 class _Check:
     """Reads one set of options; collects what is wrong instead of stopping at the first."""
 
-    def __init__(self, options: Mapping[str, Any], site: Site, now: float) -> None:
-        self.site, self.now = site, now
+    def __init__(self, options: Mapping[str, Any], site: Site, now: float, accounts: Sequence[str] | None) -> None:
+        self.site, self.now, self.accounts = site, now, accounts
         self.errors: dict[str, str] = {}
-        self.values = default_options(site)
+        self.values = default_options(site, accounts)
         options = dict(options)
         line = options.pop("line", "")
         if line:
@@ -287,6 +297,8 @@ class _Check:
         # The Site's pattern is the administrator's; this one keeps the script's line a line, whatever that says.
         if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", text, re.ASCII):
             self.errors["account"] = f"{_show(text)} is not a project's name here"
+        if self.accounts and text not in self.accounts and "account" not in self.errors:
+            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {_either(self.accounts)}"
         return text
 
     def open_path(self) -> str:

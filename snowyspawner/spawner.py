@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -108,17 +108,19 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         raise _PrefillError
 
     @default("apply_user_options")
-    def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], None]:
+    def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], Awaitable[None]]:
         return lambda spawner, options: spawner._apply(options)
 
-    def _apply(self, options: Mapping[str, Any]) -> None:
+    async def _apply(self, options: Mapping[str, Any]) -> None:
         """Take the choices of this start, whichever way they came. Raises `SessionError`, a sentence per field."""
         if self.life.job and self.life.resumable:
             # The job is there already; what it asked for was checked when it was submitted.
             self.choice = request.SessionRequest.model_validate(self.life.job.request)
         else:
             try:
-                self.choice = request.from_options(options, self.life.site)
+                accounts = await self._accounts()
+                self.choice = request.from_options(options, self.life.site, accounts=accounts)
+                await self.life.check_room(self.choice, self.user.name)
             except request.RequestError as error:
                 if self._mark(error.errors):
                     message = Words("Nothing was started.")
@@ -130,6 +132,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
 
+    async def _accounts(self) -> list[str] | None:
+        return await self.life.facts.accounts(self.user.name) if self.life.site.accounts.discover else None
+
     @staticmethod
     def _mark(errors: Mapping[str, str]) -> bool:
         """Put *errors* at their fields, if it was a form; tell whether it was, as it then comes back with them."""
@@ -139,10 +144,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         return typed is not None
 
     def _render_form(self) -> str:
-        values = request.form_values(self.life.site)
+        accounts = self.life.facts.known_accounts(self.user.name)
+        values = request.form_values(self.life.site, accounts)
         typed = _typed.get() or {"values": self.life.last_request, "errors": {}}
         values.update({field: value for field, value in typed["values"].items() if field in values})
-        return render(self.life.site, values, typed["errors"])
+        return render(self.life.site, values, typed["errors"], accounts or ())
 
     # -- what is stored ----------------------------------------------------------------------------------------
 

@@ -122,6 +122,11 @@ def parse_sacct(output: str) -> dict[str, JobEnd]:
     return ends
 
 
+def parse_accounts(output: str) -> list[str]:
+    """Read ``sacctmgr -nP show assoc format=account``: each account once, in Slurm's order."""
+    return list(dict.fromkeys(line.strip() for line in output.splitlines() if line.strip()))
+
+
 def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]:
     """Return the words that make a command run as *target*: setpriv for a root hub, sudo for another account.
 
@@ -150,7 +155,7 @@ def _find(command: str) -> str:
     return os.path.abspath(path)
 
 
-@dataclass
+@dataclass(eq=False)
 class SlurmClient:
     """Slurm's commands for one cluster.
 
@@ -218,6 +223,18 @@ class SlurmClient:
             return {}
         args = [*self._cluster(), "-X", "-n", "-P", "-j", ids, "-o", SACCT_FORMAT]
         return parse_sacct(await self._run("sacct", args, self._env()))
+
+    async def jobs_in(self, partition: str, user: str) -> list[str]:
+        """Return the ids of *user*'s jobs in *partition* that are not over."""
+        args = [*self._cluster(), "-h", "-u", user, "-p", partition, "-o", SQUEUE_FORMAT]
+        rows = parse_squeue(await self._run("squeue", args, self._env()))
+        return [job_id for job_id, row in rows.items() if row.state not in ENDED]
+
+    async def accounts(self, user: str) -> list[str]:
+        """Ask accounting which accounts *user* may charge jobs to."""
+        cluster = [f"cluster={self.cluster}"] if self.cluster else []
+        args = ["-n", "-P", "show", "assoc", f"user={user}", *cluster, "format=account"]
+        return parse_accounts(await self._run("sacctmgr", args, self._env()))
 
     def _cluster(self) -> list[str]:
         return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []

@@ -1,0 +1,86 @@
+"""A person without a browser: signs in, reads forms, sends them. What the browser tests do by hand, at speed."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from .hubs import Hub
+
+
+class Form(HTMLParser):
+    """The fields of the page's form as a browser would send them, and the errors shown at them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.values: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        self.action = ""
+        self._select = ""
+        self._error = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        name = given.get("name", "")
+        if tag == "form" and "action" in given:
+            self.action = given["action"]
+        elif tag == "select":
+            self._select = name
+        elif tag == "option" and self._select:
+            if "selected" in given or self._select not in self.values:
+                self.values[self._select] = given.get("value", "")
+        elif tag == "input" and name and given.get("type") not in ("submit", "button"):
+            if given.get("type") != "checkbox" or "checked" in given:
+                self.values[name] = given.get("value", "")
+        elif given.get("id", "").endswith("-error"):
+            self._error = given["id"].removeprefix("snowy-").removesuffix("-error")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = ""
+        elif tag == "div":
+            self._error = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._error:
+            self.errors[self._error] = self.errors.get(self._error, "") + data.strip()
+
+
+class Person:
+    """Somebody who is signed in. Use ``async with``."""
+
+    def __init__(self, hub: Hub, name: str) -> None:
+        self.hub, self.name = hub, name
+
+    async def __aenter__(self) -> Person:
+        self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        async with self.session.get(f"{self.hub.url}/hub/login") as answer:
+            form = Form(await answer.text())
+        data = {**form.values, "username": self.name, "password": self.hub.cluster.users[self.name]}
+        async with self.session.post(f"{self.hub.url}/hub/login", data=data) as answer:
+            assert answer.status == 200, await answer.text()
+            assert "/hub/login" not in str(answer.url), "the password was not accepted"
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.session.close()
+
+    async def form(self, query: dict[str, str] | None = None, server: str = "") -> Form:
+        """Open the spawn form, by a link with *query* if given."""
+        path = f"/hub/spawn/{self.name}" + (f"/{server}" if server else "")
+        async with self.session.get(self.hub.url + path, params=query or {}) as answer:
+            assert answer.status == 200, await answer.text()
+            form = Form(await answer.text())
+            form.action = form.action or str(answer.url)
+            return form
+
+    async def send(self, form: Form, **changes: str) -> tuple[int, Form]:
+        """Press Start; return the status and the form that came back, if one did."""
+        url = str(URL(self.hub.url).join(URL(form.action, encoded=True)))
+        data = {**form.values, **changes}
+        async with self.session.post(URL(url, encoded=True), data=data, allow_redirects=False) as answer:
+            return answer.status, Form(await answer.text())

@@ -1,0 +1,95 @@
+"""What accounting says of people: asked once, remembered, kept while it does not answer."""
+
+import asyncio
+import logging
+
+import pytest
+
+from snowyspawner.request import RequestError, default_options, from_options
+from snowyspawner.site import Site
+from snowyspawner.slurm.client import SlurmError, parse_accounts
+from snowyspawner.slurm.facts import Facts
+
+LOG = logging.getLogger("test")
+
+
+class StandInClient:
+    """A stand-in for SlurmClient: answers what the test has put in, when the test lets it."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str]] = {}
+        self.error: SlurmError | None = None
+        self.asked: list[str] = []
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
+
+    async def accounts(self, user: str) -> list[str]:
+        self.asked.append(user)
+        self.was_asked.set()
+        await self.may_answer.wait()
+        if self.error:
+            raise self.error
+        return self.answers.get(user, [])
+
+
+@pytest.mark.parametrize(
+    ("output", "accounts"),
+    [
+        # sacctmgr 22.05: an association with a partition of its own is a second line of the same account.
+        ("g2021027\n", ["g2021027"]),
+        ("g2021027\ng2020014\ng2021027\n", ["g2021027", "g2020014"]),
+        ("", []),
+        ("\n", []),
+    ],
+)
+def test_accounts_are_read_once_each(output: str, accounts: list[str]) -> None:
+    assert parse_accounts(output) == accounts
+
+
+async def test_one_question_serves_everybody_who_asks_meanwhile() -> None:
+    client = StandInClient()
+    client.answers["ann"] = ["g1"]
+    client.may_answer.clear()
+    facts = Facts(client, LOG)
+    asking = [asyncio.create_task(facts.accounts("ann")) for _ in range(5)]
+    await client.was_asked.wait()
+    client.may_answer.set()
+    assert await asyncio.gather(*asking) == [["g1"]] * 5
+    assert await facts.accounts("ann") == ["g1"]
+    assert client.asked == ["ann"]
+    assert facts.known_accounts("ann") == ["g1"]
+    assert facts.known_accounts("bob") is None
+
+
+async def test_the_last_answer_stays_while_accounting_is_away() -> None:
+    client = StandInClient()
+    client.answers["ann"] = ["g1"]
+    facts = Facts(client, LOG, fresh_for=0)
+    assert await facts.accounts("ann") == ["g1"]
+    client.error = SlurmError("sacctmgr", 1, "Unable to connect to the database")
+    assert await facts.accounts("ann") == ["g1"]
+    assert await facts.accounts("bob") is None
+    client.error = None
+    client.answers["ann"] = ["g2"]
+    assert await facts.accounts("ann") == ["g2"]
+
+
+async def test_nobody_named_is_nothing_known() -> None:
+    assert await Facts(StandInClient(), LOG).accounts("ann") is None
+
+
+def test_a_project_of_somebody_else_is_refused(snowy: Site) -> None:
+    with pytest.raises(RequestError) as caught:
+        from_options({"account": "g2020014"}, snowy, accounts=["g2021027", "staff"])
+    assert caught.value.errors == {
+        "account": "'g2020014' is not one of your projects: choose g2021027 or staff",
+    }
+    assert from_options({"account": "staff"}, snowy, accounts=["g2021027", "staff"]).account == "staff"
+    # Not known is not forbidden: Slurm decides.
+    assert from_options({"account": "g2020014"}, snowy, accounts=None).account == "g2020014"
+
+
+def test_who_cannot_use_the_default_project_has_their_own(snowy: Site) -> None:
+    assert default_options(snowy, ["staff"])["account"] == "staff"
+    assert default_options(snowy, ["staff", "g2021027"])["account"] == "g2021027"
+    assert from_options({}, snowy, accounts=["staff"]).account == "staff"
