@@ -16,6 +16,8 @@ state = Path(os.environ["SNOWYSPAWNER_DEMO_STATE"])
 c.JupyterHub.db_url = f"sqlite:///{directory}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = str(directory / "cookie_secret")
 c.ConfigurableHTTPProxy.pid_file = str(directory / "proxy.pid")
+# REST answers 202 for a job that waits; by default only after ten seconds.
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}
 c.JupyterHub.services = [{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}]
 c.JupyterHub.load_roles = [
     {"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers"]}
