@@ -62,7 +62,7 @@ class Hub:
         }
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)],
+                self.command(),
                 env=env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -73,6 +73,10 @@ class Hub:
         self.session = self.session or aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"})
         self.url = await until(self._published, 60, f"the hub's address in {self.log_path}")
         await until(self._answers, 60, f"the hub's answer; see {self.log_path}")
+
+    def command(self) -> list[str]:
+        """What starts the hub."""
+        return [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)]
 
     def _published(self) -> str:
         assert self.process is not None

@@ -22,6 +22,8 @@ SCRIPT_LIMIT = 64 * 1024 - 1
 # The hub's own variables must not steer squeue (SQUEUE_FORMAT, SLURM_CLUSTERS …), so a command gets only these.
 _BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
 
+_SUDO_KEEPS = ("LC_ALL", "SLURM_CONF", "SLURM_TIME_FORMAT")
+
 
 class SlurmError(Exception):
     """A command of Slurm's failed. *stderr* is what it said, *returncode* its exit code."""
@@ -137,15 +139,9 @@ def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]
     if os.geteuid() == 0:
         ids = ["--reuid", str(target.pw_uid), "--regid", str(target.pw_gid)]
         return [_find("setpriv"), *ids, "--init-groups", "--"]
-    names = ",".join(sorted(keep))
-    return [
-        _find("sudo"),
-        "-n",
-        *([f"--preserve-env={names}"] if names else []),
-        "-u",
-        target.pw_name,
-        "--",
-    ]
+    # Slurm's own go along always; a name that is not set is passed over.
+    names = ",".join(sorted({*keep, *_SUDO_KEEPS}))
+    return [_find("sudo"), "-n", f"--preserve-env={names}", "-u", target.pw_name, "--"]
 
 
 def _find(command: str) -> str:

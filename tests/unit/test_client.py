@@ -155,12 +155,14 @@ def test_a_hub_of_a_service_account_uses_sudo_with_the_variables_by_name(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 999)
     sudo = f"{path}/sudo"
-    assert prefix_for(SOMEBODY) == [sudo, "-n", "-u", "somebody", "--"]
+    # Slurm's own variables go along with every command.
+    slurms = "LC_ALL,SLURM_CONF,SLURM_TIME_FORMAT"
+    assert prefix_for(SOMEBODY) == [sudo, "-n", f"--preserve-env={slurms}", "-u", "somebody", "--"]
     # The names only: values would be seen by ps.
     assert prefix_for(SOMEBODY, {"B": "secret", "A": "1"}) == [
         sudo,
         "-n",
-        "--preserve-env=A,B",
+        f"--preserve-env=A,B,{slurms}",
         "-u",
         "somebody",
         "--",

@@ -1,0 +1,175 @@
+"""Three ways to be the user: root's setpriv is everywhere else in these tests; here sudo, and being that very user.
+
+The hub runs from the built wheel, in an environment made with Debian's Python, outside the checkout: neither account
+could read a checkout below a closed directory.
+"""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..hubs import ROOT, Hub
+from .test_session import MKL, facts, queued, show_job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+SERVICE = "snowysvc"
+SUDOERS = Path("/etc/sudoers.d/snowyspawner-test")
+
+CONFIG = """
+import os, snowyspawner
+c.JupyterHub.spawner_class = "snowy"
+c.SnowySpawner.site = {site!r}
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.bind_url = "http://127.0.0.1:{public}"
+c.JupyterHub.hub_ip = "127.0.0.1"
+c.JupyterHub.hub_port = {hub}
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api}"
+c.ConfigurableHTTPProxy.command = {proxy!r}
+c.Authenticator.allow_all = True
+c.JupyterHub.services = [{{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}}]
+c.JupyterHub.load_roles = [
+    {{"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers"]}}
+]
+snowyspawner.set_config(c)
+open("url", "w").write(c.JupyterHub.bind_url)
+"""
+
+
+class OtherHub(Hub):
+    """A hub that runs as somebody else."""
+
+    def __init__(self, cluster: Any, directory: Path, python: Path, account: str) -> None:
+        super().__init__(cluster, directory)
+        self.python, self.account = python, account
+
+    def command(self) -> list[str]:
+        jupyterhub = [str(self.python), "-m", "jupyterhub", "-f", str(self.directory / "config.py")]
+        return ["setpriv", "--reuid", self.account, "--regid", self.account, "--init-groups", "--", *jupyterhub]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def python(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the wheel and nothing of the checkout."""
+    source = tmp_path_factory.mktemp("source") / "tree"
+    kept = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "__pycache__", "node_modules")
+    shutil.copytree(ROOT, source, ignore=kept)
+    wheels = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], check=True)
+    home = cluster.state / "test-wheel"
+    shutil.rmtree(home, ignore_errors=True)
+    before = os.umask(0o022)  # others run it
+    try:
+        subprocess.run(["/usr/bin/python3", "-m", "venv", str(home)], check=True)
+        wheel = next(wheels.glob("snowyspawner-*.whl"))
+        argv = [str(home / "bin/pip"), "--quiet", "--disable-pip-version-check", "install", str(wheel)]
+        subprocess.run(argv, check=True)
+    finally:
+        os.umask(before)
+    return home / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Any) -> Iterator[str]:
+    """An account for the hub, and share/deploy's sudoers file with the names of this machine in it."""
+    with pytest.raises(KeyError):
+        pwd.getpwnam(SERVICE)
+    subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVICE], check=True)
+    try:
+        text = (ROOT / "share" / "deploy" / "sudoers").read_text()
+        text = text.replace("%hpcusers", ", ".join(cluster.users)).replace("\njupyterhub ", f"\n{SERVICE} ")
+        SUDOERS.touch(0o440)
+        SUDOERS.write_text(text)
+        subprocess.run(["visudo", "-c", "-f", str(SUDOERS)], check=True, stdout=subprocess.DEVNULL)
+        yield SERVICE
+    finally:
+        SUDOERS.unlink(missing_ok=True)
+        subprocess.run(["userdel", SERVICE], check=True)
+
+
+@pytest.fixture(params=["service account", "that very user"])
+async def other_hub(
+    request: pytest.FixtureRequest, cluster: Any, hub: Hub, users: list[str], python: Path, service: str
+) -> AsyncIterator[OtherHub]:
+    account = service if request.param == "service account" else users[0]
+    directory: Path = cluster.state / "test-other-hub"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    shutil.chown(directory, account, account)
+    public, api, port = free_ports(3)
+    text = CONFIG.format(
+        site=str(cluster.site_file), public=public, api=api, hub=port, proxy=[str(w) for w in cluster.proxy_command]
+    )
+    (directory / "config.py").write_text(text)
+    (directory / "config.py").chmod(0o644)
+    other = OtherHub(cluster, directory, python, account)
+    await other.start()
+    yield other
+    await other.end(users[0])
+    await other.stop()
+
+
+async def test_a_session_starts_runs_and_stops(other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any) -> None:
+    """As the person, in the container, from the wheel; the log is theirs; what Slurm refuses comes in words."""
+    assert other_hub.process is not None
+    status = Path(f"/proc/{other_hub.process.pid}/status").read_text()
+    uid = pwd.getpwnam(other_hub.account).pw_uid
+    assert f"\nUid:\t{uid}\t{uid}\t" in status
+    name = users[0]
+    message = await other_hub.failure(name, {**MKL, "reservation": "nosuch"})
+    assert "You cannot use this reservation." in message
+
+    state = await other_hub.serve(name, MKL)
+    job_id = state["job"]["job_id"]
+    assert show_job(slurm, cluster, job_id)["UserId"].startswith(f"{name}(")
+    seen = await facts(other_hub, name)
+    assert (seen["USER"], seen["CONDA_DEFAULT_ENV"], seen["CPU_LIMIT"]) == (name, "tf-mkl", "4")
+    sudo = json.loads(
+        await other_hub.run(
+            name, "import json, os; print(json.dumps([n for n in os.environ if n.startswith('SUDO_')]))"
+        )
+    )
+    assert sudo == []
+    log = Path(f"~{name}/.snowyspawner-{job_id}.log").expanduser()
+    assert log.owner() == name
+    assert log.stat().st_mode & 0o777 == 0o600
+
+    await other_hub.end(name)
+    assert queued(slurm, cluster, name) == []
+
+
+def test_the_service_account_may_run_nothing_else(service: str, users: list[str]) -> None:
+    """share/deploy's sudoers file lets it run sbatch and scancel as a user, and that is all."""
+    for who, words in (
+        (users[0], ["/usr/bin/id"]),
+        (users[0], ["/bin/sh", "-c", "id"]),
+        ("root", ["/usr/bin/sbatch", "--version"]),
+        ("nobody", ["/usr/bin/sbatch", "--version"]),
+    ):
+        done = subprocess.run(
+            ["setpriv", "--reuid", service, "--regid", service, "--init-groups", "--", "sudo", "-n", "-u", who, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, (who, words)
+        assert "password is required" in done.stderr
