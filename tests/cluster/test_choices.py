@@ -223,3 +223,32 @@ async def test_a_partition_that_is_down_is_said_in_words(hub: Hub, users: list[s
         assert re.search(r"partition", message)
     finally:
         slurm(*change, "State=UP")
+
+
+@pytest.mark.parametrize(
+    ("begin", "moment"),
+    [
+        # Europe/Stockholm; this hub and its sbatch run in whatever zone the machine has.
+        ("2027-03-28T01:59", "2027-03-28T00:59+00:00"),
+        ("2027-03-28T03:30", "2027-03-28T01:30+00:00"),  # the hour from 02 to 03 does not exist
+        ("2027-10-31T02:30", "2027-10-31T00:30+00:00"),  # happens twice: the first time
+        ("2027-10-31T03:30", "2027-10-31T02:30+00:00"),
+    ],
+)
+async def test_the_job_begins_at_the_sites_hour_also_when_clocks_change(
+    hub: Hub, users: list[str], cluster: Any, slurm: Any, begin: str, moment: str
+) -> None:
+    name = users[1]
+    await hub.submit(name, {**MKL, "begin": begin})
+    job = await hub.job(name)
+    shown = slurm("env", "SLURM_TIME_FORMAT=%s", "squeue", "-M", cluster.site.cluster, "-hj", job["job_id"], "-o", "%S")
+    assert int(shown) == datetime.fromisoformat(moment).timestamp()
+    async with Person(hub, name) as person:
+        form = await person.form(server="second")
+        assert form.values["begin"] == ""  # a time passes: it is not offered again
+
+
+async def test_an_hour_that_does_not_exist_is_refused(hub: Hub, users: list[str]) -> None:
+    status, answer = await hub.submit(users[1], {**MKL, "begin": "2027-03-28T02:30"})
+    assert status == 400
+    assert "begin: '2027-03-28T02:30' does not exist: the clocks go forward in that hour" in answer["message"]
