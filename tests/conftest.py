@@ -11,15 +11,12 @@ from typing import Any
 
 import pytest
 
-from .hubs import Hub
-
-#: Name of the test accounts; their cluster's state is apart from the demo's, which may be up.
-PREFIX = "snowytest"
+from .hubs import Hub, account_prefix
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """A real Slurm with accounting, two clusters, fake GPUs, and Apptainer; see demo/."""
+    """A real Slurm with accounting, two clusters, fake GPUs, and Apptainer; see demo/. Apart from a demo that is up."""
     from demo.apptainer import ApptainerUnavailable
     from demo.cluster import Cluster
     from demo.directories import default_state
@@ -27,7 +24,7 @@ def cluster() -> Iterator[Any]:
     # A state of its own lets two runs of one checkout stand side by side.
     default = default_state()
     state = os.environ.get("SNOWYSPAWNER_TEST_STATE") or default.with_name(default.name + "-test")
-    made = Cluster(state, user_prefix=os.environ.get("SNOWYSPAWNER_TEST_PREFIX", PREFIX))
+    made = Cluster(state, user_prefix=os.environ.get("SNOWYSPAWNER_TEST_PREFIX") or account_prefix("snt"))
     try:
         made.up()
         yield made

@@ -18,8 +18,15 @@ from typing import Any
 
 import aiohttp
 
+from demo.directories import checkout_hash
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "tests" / "hub_config.py"
+
+
+def account_prefix(kind: str) -> str:
+    """Return a prefix for test accounts that only this checkout has: a run that was killed leaves its own behind."""
+    return f"{kind}{checkout_hash()}n"
 
 
 async def until(

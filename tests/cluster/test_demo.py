@@ -14,9 +14,11 @@ import pytest
 from demo import DemoError
 from demo.cluster import Cluster
 
+from ..hubs import account_prefix
+
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-PREFIX = "snowyguest"
+PREFIX = account_prefix("sng")
 
 
 def fingerprints() -> dict[str, str]:

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from ..hubs import ROOT, Hub
+from ..hubs import ROOT, Hub, account_prefix
 from .test_session import MKL, facts, queued, show_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-SERVICE = "snowysvc"
-SUDOERS = Path("/etc/sudoers.d/snowyspawner-test")
+SERVICE = account_prefix("sns")
+SUDOERS = Path(f"/etc/sudoers.d/{SERVICE}")
 
 CONFIG = """
 import os, snowyspawner
