@@ -3,9 +3,12 @@
 import hashlib
 import os
 import pwd
+import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from demo import DemoError
 from demo.cluster import Cluster
+from demo.commands import wait_until
 
 from ..hubs import account_prefix
 
@@ -102,6 +106,38 @@ def test_up_after_a_crash_and_gone_after_down(guest: Cluster, cluster: Any) -> N
         pwd.getpwnam(user)
     assert fingerprints() == before
     assert cluster.is_up
+
+
+def test_the_second_make_demo_is_quick_and_ctrl_c_ends_the_hub(guest: Cluster, tmp_path: Path) -> None:
+    """What ``make demo`` runs: names, passwords and an address; 20 s are allowed once everything is there."""
+    guest.up()
+    output = tmp_path / "output"
+    started = time.monotonic()
+    with output.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "demo", "run", "--state", str(guest.state)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or "ready after" in output.read_text(), "the hub", 60)
+        assert time.monotonic() - started < 20
+        text = output.read_text()
+        ((name, password),) = guest.users.items()
+        assert re.search(rf"{name} +password +{re.escape(password)}", text)
+        address = re.search(r"http://127\.0\.0\.1:\d+", text)
+        assert address
+        with urllib.request.urlopen(f"{address[0]}/hub/login", timeout=10) as page:
+            assert page.status == 200
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(60)
+    assert code == 0
+    assert guest.is_up
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{address[0]}/hub/login", timeout=10)
 
 
 def test_an_account_of_that_name_is_refused(cluster: Any) -> None:
