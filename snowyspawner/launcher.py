@@ -3,10 +3,11 @@
 The job script carries this file's text and gives it to the node's Python on file descriptor 3, with one JSON
 spec on 4, so that a node needs nothing of ours. Standard library only, Python 3.6 or newer. Nothing imports it.
 
-What goes to standard error ends up in the job's log. Exit codes 65 to 77 are causes (see words.py); any other is
+What goes to standard error ends up in the job's log. Exit codes 65 to 79 are causes (see words.py); any other is
 the server's own.
 """
 
+import contextlib
 import glob
 import http.client
 import json
@@ -28,6 +29,7 @@ from urllib.parse import urlsplit
 
 NO_RUNTIME, IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_BROKEN, NO_CONTAINER, NO_SHELL = range(65, 71)
 NO_CONDA, NO_ENVIRONMENT, NO_SERVER, NO_GPU, OLD_SERVER, NO_HUB, REFUSED = range(71, 78)
+NO_HOME, NO_SCRATCH = range(78, 80)
 
 # What would make the server, or the tools in the image, do something else than the image says.
 HARMFUL = re.compile(
@@ -69,14 +71,17 @@ shell=$(command -v bash || echo /bin/sh)
 exec "$@" "--ServerApp.terminado_settings={'shell_command': ['$shell']}"
 """
 
-# What the runtime prints when it fails by itself (always with code 255), and what that means.
+# What the runtime prints when it fails by itself (with code 255), and what that means.
 RUNTIME_FAILURES = (
     (NO_CONTAINER, r"/dev/fuse|unsquashfs|user ?namespace|user account information|setuid|\bfuse:"),
-    (IMAGE_BROKEN, r"image format not recognized|squashfs|corrupted|not a valid"),
+    (IMAGE_BROKEN, r"image format not recognized|squashfs|SIF partition|corrupted|not a valid"),
     (IMAGE_MISSING, r"could not open image .*no such file"),
     (IMAGE_UNREADABLE, r"not readable by the current user|permission denied"),
     (NO_SHELL, r"/bin/sh: no such file"),
 )
+# Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
+STARTER_FAILURE = re.compile(r"ERROR +: ")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Failure(Exception):
@@ -87,10 +92,16 @@ class Failure(Exception):
         self.code, self.detail, self.log = code, detail, list(log)
 
 
+def to_log(data):
+    """Write *data* (bytes) to the job's log. On a full disk the log ends; the session must not."""
+    # Not sys.stderr: it keeps what it could not write, and tries again until the interpreter fails at its end.
+    with contextlib.suppress(OSError):
+        os.write(2, data)
+
+
 def say(text):
     """Write a line to the job's log."""
-    sys.stderr.write("snowyspawner: %s\n" % text)
-    sys.stderr.flush()
+    to_log(("snowyspawner: %s\n" % text).encode(errors="replace"))
 
 
 class Hub(object):
@@ -154,6 +165,20 @@ def find_runtime(wanted):
         if path:
             return path
     raise Failure(NO_RUNTIME, "%s not found on PATH (%s)" % (" nor ".join(names), os.environ.get("PATH", "")))
+
+
+def check_writable(code, path):
+    """Raise Failure(code) unless something can be kept in directory *path*.
+
+    A full disk and a used-up quota tell only when something is written, some of them only when that is flushed.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(os.urandom(16 * 1024))  # zeros may take no room at all
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise Failure(code, "%s: %s" % (path, error.strerror))
 
 
 def check_image(path):
@@ -293,9 +318,8 @@ class Server(object):
     def copy(self):
         """Copy what the server prints to the job's log, and keep the end of it."""
         for line in iter(self.child.stdout.readline, b""):
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
-            self.tail.append(line.decode(errors="replace").rstrip()[:500])
+            to_log(line)
+            self.tail.append(COLORS.sub("", line.decode(errors="replace")).rstrip()[:500])
 
     def wait_until_up(self, address, path):
         """Return True once the server answers on its port, False when it ended first."""
@@ -321,7 +345,7 @@ def failure_of(server, code):
     if NO_CONDA <= code <= OLD_SERVER:
         said = [line for line in log if line.startswith("snowyspawner: ")]
         return Failure(code, said[-1][len("snowyspawner: ") :] if said else "", log)
-    if code == 255:
+    if code == 255 or (code == 1 and any(STARTER_FAILURE.match(line) for line in log)):
         for cause, pattern in RUNTIME_FAILURES:
             if re.search(pattern, text, re.I):
                 return Failure(cause, next((line for line in log if re.search(pattern, line, re.I)), ""), log)
@@ -332,6 +356,7 @@ def failure_of(server, code):
 def start_server(spec, claim, scratch, runtime_dir):
     """Start the server and wait until it answers; with a new port if somebody else took the first. Raises Failure."""
     image = spec["image"]
+    check_writable(NO_HOME, os.path.expanduser("~"))
     runtime = ""
     if image["runtime"] != "none":
         runtime = find_runtime(image["runtime"])
@@ -368,7 +393,24 @@ def scratch_directory(names):
         path = os.environ.get(name, "")
         if os.path.isdir(path) and os.access(path, os.W_OK):
             return path
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # none that can be written to, which make_runtime_directory will say
+        return "/tmp"
+
+
+def make_runtime_directory(scratch):
+    """Make the session's own directory. Raises Failure(NO_SCRATCH)."""
+    try:
+        path = tempfile.mkdtemp(prefix="jupyter-", dir=scratch)
+    except OSError as error:
+        raise Failure(NO_SCRATCH, "%s: %s" % (scratch, error.strerror))
+    try:
+        check_writable(NO_SCRATCH, path)
+    except Failure:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return path
 
 
 def main():
@@ -379,10 +421,12 @@ def main():
         spec = json.load(stream)
     hub = Hub(spec, os.environ.pop("SNOWYSPAWNER_SECRET", ""))
     scratch = scratch_directory(spec["scratch"])
-    runtime_dir = tempfile.mkdtemp(prefix="jupyter-", dir=scratch)
+    runtime_dir = ""
     try:
         while True:
+            # First: only who has claimed is listened to, also about what is wrong.
             claim = hub.insist("claim")
+            runtime_dir = runtime_dir or make_runtime_directory(scratch)
             server = start_server(spec, claim, scratch, runtime_dir)
             if not hub.insist("report", port=server.port).get("again"):
                 break

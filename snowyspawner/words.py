@@ -40,6 +40,11 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         Words("This partition is closed at the moment.", "Choose another one, or try later.", "partition"),
     ),
     (
+        # sbatch prints the line about nodes, too.
+        r"Memory specification can ?not be satisfied",
+        Words("No node of this partition has that much memory.", "Ask for less.", "memory"),
+    ),
+    (
         r"Requested node configuration is not available",
         Words(
             "No node of this partition can ever give what you ask for.",
@@ -86,7 +91,10 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
     ),
 )
 
-# The launcher's codes: {image}, {environment}, {node} and {server} are filled in.
+#: The launcher's code for a node that does not reach the hub: also what a job means that runs and is silent.
+NO_HUB = 76
+
+# The launcher's codes: {image}, {environment} and {node} are filled in.
 _LAUNCHER: dict[int, Words] = {
     65: Words(
         "Neither apptainer nor singularity was found on node {node}.",
@@ -120,6 +128,13 @@ _LAUNCHER: dict[int, Words] = {
     ),
     76: Words("Node {node} cannot reach the hub.", "Tell support."),
     77: Words("The hub no longer knew this session when its job started.", "Start it again."),
+    78: Words(
+        "Nothing can be written to your home directory from node {node}.",
+        "If your quota is used up, or the disk is full, delete something; else tell support.",
+    ),
+    79: Words(
+        "The disk for temporary files on node {node} is full, or closed to you.", "Start again, or tell support."
+    ),
 }
 
 #: Exit codes with which a job says by itself why it cannot serve.
@@ -139,13 +154,31 @@ _REASON: dict[str, str] = {
     "AssocGrpCpuLimit": "Your project uses as many cores as it may.",
 }
 
+# With this signal in place of an exit code Slurm says that it could not open the job's log: ESLURMD_IO_ERROR, 4021,
+# of which the seven bits of a signal are left. Nothing of the job has run, so nobody else can tell.
+_NO_LOG_SIGNAL = 53
+_NO_LOG = Words(
+    "Slurm could not write the job's log to your home directory.",
+    "If your quota is used up, or the disk is full, delete something. Is the directory there, and yours to write to?"
+    " Else tell support.",
+)
+
+# What Slurm makes of too much memory where it has no cgroups to tell it.
+_KILLED = Words(
+    "The server was killed.",
+    "Mostly that means that it used more memory than the job had. Ask for more cores: memory comes with them.",
+)
+
 # squeue(1), JOB STATE CODES, of jobs that are over.
 _END: dict[str, Words] = {
     "COMPLETED": Words("The server ended."),
     "FAILED": Words("The server ended with an error."),
     "CANCELLED": Words("The job was cancelled."),
     "TIMEOUT": Words("The job reached its time limit.", "Ask for more time."),
-    "OUT_OF_MEMORY": Words("The job used more memory than it had.", "Ask for more cores: memory comes with them."),
+    "OUT_OF_MEMORY": Words(
+        "The job used more memory than it had.",
+        "Ask for more memory; where there is no field for it, it comes with the cores.",
+    ),
     "NODE_FAIL": Words("The node failed.", "Start again; you will get another one."),
     "PREEMPTED": Words("The job had to make room for another one.", "Start again."),
     "DEADLINE": Words("The job could not start before its deadline."),
@@ -175,9 +208,16 @@ def reason(slurm_reason: str) -> str:
     return _REASON.get(slurm_reason.partition(",")[0]) or f"Slurm says: {slurm_reason}."
 
 
-def ending(state: str, by: str = "") -> Words:
-    """Say how a job ended. *by* is who cancelled it."""
+def ending(state: str, by: str = "", exit_code: int = 0, signal: int = 0) -> Words:
+    """Say how a job ended. *by* is who cancelled it; *exit_code* and *signal* are its batch script's."""
+    if state == "FAILED" and signal == _NO_LOG_SIGNAL:
+        return _NO_LOG
     words = _END.get(state) or Words(f"The job ended; Slurm says: {state}.")
     if state == "CANCELLED" and by:
         return words._replace(sentence=f"The job was cancelled by {by}.")
+    if state == "FAILED" and signal == 9:
+        return _KILLED
+    if state == "FAILED" and (exit_code or signal):
+        how = f"exit code {exit_code}" if exit_code else f"signal {signal}"
+        return words._replace(sentence=f"The server ended with an error ({how}).")
     return words

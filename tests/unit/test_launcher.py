@@ -6,6 +6,7 @@ The server that it starts is a small program that stands in for jupyterhub-singl
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import json
 import os
@@ -502,6 +503,29 @@ def test_three_taken_ports_are_enough(launch: Callable[..., Job], hub: StandInHu
     assert hub.causes[0]["log"] == ["OSError: [Errno 98] Address already in use"]
 
 
+def test_a_full_disk_below_the_log_ends_neither_session_nor_report(
+    launch: Callable[..., Job], hub: StandInHub, home: Path, eventually: Callable[..., Any]
+) -> None:
+    # Every write fails with "No space left on device".
+    (home / "job.log").symlink_to("/dev/full")
+    job = launch()
+    (port,) = eventually(lambda: hub.ports, "the server's port is reported")
+    tell_to_end(port, 3)
+    assert job.wait() == 3
+    assert hub.causes[0]["log"] == ["serving", "last words"]
+
+
+def test_colors_are_for_terminals_not_for_pages(
+    launch: Callable[..., Job], hub: StandInHub, home: Path, executable: Callable[..., Path]
+) -> None:
+    executable("apptainer", RUNTIME)
+    (home / "a.sif").write_text("x")
+    raw = "\x1b[31mFATAL:  \x1b[0m Couldn't determine user account information: user: unknown userid 1001"
+    job = launch({"STAND_IN_RUNTIME": raw}, image={**IMAGE, "path": f"{home}/a.sif"})
+    said = "FATAL:   Couldn't determine user account information: user: unknown userid 1001"
+    assert failing(job, hub, 69, said)["log"] == [said]
+
+
 IMAGE = {"runtime": "auto", "entry": "exec", "binds": []}
 CONDA = {"kind": "conda", "prefix": "", "name": "tf-gpu"}
 
@@ -595,6 +619,33 @@ def test_75_jupyterhub_is_too_old(
     failing(launch(), hub, 75, f"jupyterhub {version} in the image is too old")
 
 
+def test_78_the_home_directory_cannot_be_written_to(launch: Callable[..., Job], hub: StandInHub) -> None:
+    # Root, who may run this, writes wherever there is a directory.
+    failing(launch({"HOME": "/nowhere"}), hub, 78, "/nowhere: No such file or directory")
+
+
+def test_79_the_scratch_directory_cannot_be_written_to() -> None:
+    with pytest.raises(launcher.Failure) as caught:
+        launcher.make_runtime_directory("/proc")
+    assert caught.value.code == 79
+    assert caught.value.detail.startswith("/proc: ")
+
+
+def test_79_a_scratch_directory_without_room_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(launcher.os, "fsync", full)
+    with pytest.raises(launcher.Failure, match="No space left on device"):
+        launcher.make_runtime_directory(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_room_is_left_as_it_was(tmp_path: Path) -> None:
+    launcher.check_writable(78, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("version", ["2.0.0", "6.1.1", "10.0"])
 def test_a_newer_jupyterhub_is_welcome(
     launch: Callable[..., Job],
@@ -654,9 +705,13 @@ def test_the_server_runs_in_the_container_with_the_environment_active(
         (255, "FATAL:   could not open image /p/a.sif: lstat /p/a.sif: permission denied", 67),
         (255, "FATAL:   image format not recognized", 68),
         (255, "squashfuse_ll exited: Something went wrong trying to read the squashfs image.", 68),
+        (255, "FATAL: could not open image /p/a.sif: failed to read SIF partition at offset 32768: EOF", 68),
         (255, "fuse: failed to open /dev/fuse: Permission denied", 69),
         (255, 'FATAL: while extracting: exec: "unsquashfs": executable file not found in $PATH', 69),
         (255, "FATAL: Couldn't determine user account information: user: unknown userid 4711", 69),
+        # Of its part in C, which ends with code 1
+        (1, "ERROR  : Failed to create user namespace: maximum number of user namespaces exceeded", 69),
+        (1, "ERROR  : something new", 69),
         (255, "FATAL: stat /bin/sh: no such file or directory", 70),
         (255, "FATAL: something new", 69),
         (255, "", 69),
@@ -669,6 +724,8 @@ def test_the_server_runs_in_the_container_with_the_environment_active(
         (72, "", 72),
         # Of the server
         (1, "Traceback", 1),
+        (1, "ERROR: permission denied", 1),
+        (1, "[E 2026-01-01 00:00:00.000 ServerApp] no user namespace", 1),
         (127, "not found", 127),
         (137, "", 137),
         (0, "", 1),  # an end before it answered is a failure, whatever it calls itself
@@ -679,7 +736,7 @@ def test_why_a_server_ended_is_told_by_code_and_text(code: int, log: str, cause:
     failure = launcher.failure_of(SimpleNamespace(tail=deque(lines)), code)
     assert failure.code == cause
     assert failure.log == lines
-    if log and code in (*range(71, 76), 255):
+    if log and (code in (*range(71, 76), 255) or cause == 69):
         # The very line, so that support knows.
         assert failure.detail == log.removeprefix("snowyspawner: ")
 
@@ -725,11 +782,11 @@ def test_a_prefix_takes_the_place_of_conda_s_directory() -> None:
     assert command[-5:] == ["prefix", "/sw/env", "mine", "1", "x"]
 
 
-def test_only_what_the_node_has_is_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_the_node_has_is_bound(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "binds": [str(tmp_path), "/nowhere"]}}
     command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/")
     assert [command[at + 1] for at, word in enumerate(command) if word == "--bind"] == [str(tmp_path), "/"]
-    assert "/nowhere does not exist on this node" in capsys.readouterr().err
+    assert "/nowhere does not exist on this node" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -76,7 +76,7 @@ def test_every_field_that_is_blamed_exists() -> None:
     assert blamed <= {"", *FIELDS}
 
 
-@pytest.mark.parametrize("code", range(65, 78))
+@pytest.mark.parametrize("code", range(65, 80))
 def test_every_code_of_the_launcher_s_has_a_sentence(code: int) -> None:
     said = words.launch_failure(code, **FACTS)
     assert said.sentence.endswith(".")
@@ -98,7 +98,7 @@ def test_a_launch_failure_names_what_was_asked_for() -> None:
     assert words.launch_failure(72, **FACTS).field == "environment"
 
 
-@pytest.mark.parametrize("code", [0, 1, 64, 78, 137, 255])
+@pytest.mark.parametrize("code", [0, 1, 64, 80, 137, 255])
 def test_any_other_code_is_the_server_s_own(code: int) -> None:
     assert str(words.launch_failure(code, **FACTS)) == f"The server ended before it answered (exit code {code})."
 
@@ -133,6 +133,32 @@ def test_who_cancelled_is_named() -> None:
     assert words.ending("CANCELLED", "root").sentence == "The job was cancelled by root."
     assert words.ending("CANCELLED").sentence == "The job was cancelled."
     assert "root" not in words.ending("TIMEOUT", "root").sentence
+
+
+def test_a_log_that_slurm_could_not_open_is_told_by_its_signal() -> None:
+    # ExitCode 0:53 in sacct, as Slurm 22.05.8 leaves it
+    said = words.ending("FAILED", "", 0, 53)
+    assert said.sentence == "Slurm could not write the job's log to your home directory."
+    assert said.advice
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "sentence"),
+    [
+        (0, 0, "The server ended with an error."),
+        (3, 0, "The server ended with an error (exit code 3)."),
+        (0, 15, "The server ended with an error (signal 15)."),
+        (0, 9, "The server was killed."),  # "FAILED|0:9": Slurm 22.05.8's OverMemoryKill
+    ],
+)
+def test_how_a_server_failed_is_told(exit_code: int, signal: int, sentence: str) -> None:
+    assert words.ending("FAILED", "", exit_code, signal).sentence == sentence
+
+
+def test_a_signal_of_slurm_s_own_does_not_hide_its_state() -> None:
+    # sacct: "CANCELLED by 0|0:15", "OUT_OF_MEMORY|0:125"
+    assert words.ending("CANCELLED", "root", 0, 15) == words.ending("CANCELLED", "root")
+    assert words.ending("OUT_OF_MEMORY", "", 0, 125) == words.ending("OUT_OF_MEMORY")
 
 
 def test_an_unknown_end_is_shown_as_slurm_says_it() -> None:
