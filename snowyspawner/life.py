@@ -9,7 +9,7 @@ import asyncio
 import logging
 import pwd
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from . import words
@@ -17,7 +17,7 @@ from .errors import SessionError
 from .job import STATE_VERSION, Job, Phase, load_job
 from .request import RequestError, SessionRequest
 from .site import Site
-from .slurm.client import WAITING, JobEnd, SlurmError, SlurmTimeoutError, prefix_for
+from .slurm.client import ASK, ENDED, KILL, WAITING, JobEnd, SlurmError, SlurmTimeoutError, prefix_for
 from .slurm.facts import Facts, shared_facts
 from .slurm.queue import QueueWatcher, Watched, shared_watcher
 from .words import Words
@@ -95,7 +95,7 @@ class Life:
         if partition.max_jobs is None:
             return
         try:
-            jobs = await self.watcher.client.jobs_in(choice.partition, user)
+            jobs = await self.watcher.client.jobs_in(self.site.slurm_partition(choice.partition), user)
         except SlurmError as error:
             self.log.warning("Cannot count the jobs of %s: %s", user, error)
             return
@@ -206,6 +206,9 @@ class Life:
                 left = launched + launch_timeout - now
                 if left <= 0:
                     slow = Words("The job started, but its server did not answer in time.", "Start again.")
+                    if job.phase != "launching":
+                        # It runs and has not claimed its session: it still looks for the hub.
+                        slow = words.launch_failure(words.NO_HUB, **self._facts(job))
                     raise SessionError(slow, reason="launch_timeout", detail=f"{launch_timeout:g} seconds")
             else:
                 left = should_begin + queue_timeout - now if queue_timeout else 3600.0
@@ -218,16 +221,18 @@ class Life:
         if end.exit_code in words.LAUNCHER_CODES:
             said = words.launch_failure(end.exit_code, **self._facts(job))
         else:
-            said = words.ending(end.state, end.by)
-        detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}"
+            said = words.ending(end.state, _name(end.by), end.exit_code, end.signal)
+        detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}:{end.signal}"
         return SessionError(said, reason="ended", detail=detail)
 
     def _facts(self, job: Job) -> dict[str, str]:
         image = self.site.images.get(job.request["image"])
+        row = self._watched.row if self._watched else None
         return {
             "image": image.path if image else job.request["image"],
             "environment": job.request["environment"],
-            "node": job.node or "?",
+            # A job that never reached the hub has not said where it is; Slurm has.
+            "node": job.node or (row.node if row and row.node else "?"),
         }
 
     def describe(self) -> tuple[int, str]:
@@ -291,7 +296,8 @@ class Life:
         end = self._watched.end if self._watched else None
         if end:
             before = self.last if self.last and self.last.get("job_id") == job.job_id else {}
-            self.last = {**before, "job_id": job.job_id, **end._asdict()}
+            # What the job itself said goes first: sacct shows exit code 137 as 9.
+            self.last = {**end._asdict(), **before, "job_id": job.job_id}
         self.log.info("Job %s of %s is over: %s", job.job_id, self.label(), end.state if end else "cancelled")
         self.watcher.unwatch(job.job_id)
         self._watched, self.attached = None, False
@@ -316,13 +322,19 @@ class Life:
         return job
 
     async def _cancel(self, job: Job, grace: float) -> None:
-        """Send SIGTERM, after *grace* seconds SIGKILL; wait for the end. Slurm away: try until it is back."""
+        """Ask the server to end, after *grace* seconds end the job, then kill what is left; wait for the end.
+
+        Slurm away: try until it is back.
+        """
         prefix, watched = prefix_for(self._who()), self.watch(job)
-        for kill, patience in ((False, grace), (True, 5.0)):
+        stages: list[tuple[Sequence[str], float]] = [((), 5.0), (KILL, 5.0)]
+        if watched.row and watched.row.state == "RUNNING":
+            stages.insert(0, (ASK, grace))
+        for how, patience in stages:
             pause = 1.0
             while not watched.end:
                 try:
-                    await self.watcher.client.cancel(job.job_id, prefix, kill=kill)
+                    await self.watcher.client.cancel(job.job_id, prefix, how)
                     break
                 except SlurmError as error:
                     self.log.warning("Cannot cancel job %s yet: %s", job.job_id, error)
@@ -331,7 +343,7 @@ class Life:
             deadline = time.monotonic() + patience
             while not watched.end and time.monotonic() < deadline:
                 # Nothing of it runs any more; Slurm only tidies up.
-                if watched.row and watched.row.state == "COMPLETING":
+                if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
                     return
                 self.watcher.kick()
                 await watched.changed(0.3)
@@ -360,3 +372,11 @@ class Life:
         task = self._tasks[name] = asyncio.create_task(work, name=f"snowyspawner {name} {self.label()}")
         task.add_done_callback(done)
         return task
+
+
+def _name(by: str) -> str:
+    """Return who it was by name: accounting has it from the cluster's slurmctld as a number."""
+    try:
+        return pwd.getpwuid(int(by)).pw_name if by.isdigit() else by
+    except (KeyError, OverflowError):
+        return by

@@ -78,6 +78,11 @@ ENDED = frozenset(
 #: States in which the job has no node yet, or no longer.
 WAITING = frozenset(("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
 
+#: How a job may be signaled: SIGTERM for the batch script alone, which ends in order what it has started; SIGKILL
+#: for everything. scancel's own SIGTERM goes to every process, also to the one that holds the image up.
+ASK = ("--signal=TERM", "--batch")
+KILL = ("--signal=KILL", "--full")
+
 SQUEUE_FORMAT = "%i|%T|%B|%S|%r"  # the free text last
 SACCT_FORMAT = "JobIDRaw,State,ExitCode"
 
@@ -185,9 +190,8 @@ class SlurmClient:
         except ValueError as error:
             raise SlurmError("sbatch", 0, str(error)) from None
 
-    async def cancel(self, job_id: str, prefix: Sequence[str], kill: bool = False) -> None:
-        """End a job: SIGTERM, or with *kill* SIGKILL for everything in it. A job that is gone is a success."""
-        how = ["--signal=KILL", "--full"] if kill else []
+    async def cancel(self, job_id: str, prefix: Sequence[str], how: Sequence[str] = ()) -> None:
+        """End a job, or with one of `ASK` and `KILL` only signal it. A job that is gone is a success."""
         try:
             await self._run("scancel", [*self._cluster(), *how, job_id], self._env(), prefix)
         except SlurmTimeoutError:

@@ -32,6 +32,7 @@ class Watched:
         self.row: JobRow | None = None
         self.end: JobEnd | None = None
         self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
+        self.over_since: float | None = None  # epoch seconds: first snapshot in which it was over
         self._news = asyncio.Event()
 
     async def changed(self, timeout: float | None = None) -> bool:
@@ -131,16 +132,21 @@ class QueueWatcher:
         missing = [job_id for job_id, job in jobs.items() if job_id not in rows and started - job.since > SETTLING]
         over = [job_id for job_id, row in rows.items() if row.state in ENDED and not self._known(job_id)]
         ends: dict[str, JobEnd] = {}
+        answered = False
         if missing or over:
             try:
                 ends = await self.client.ends(missing + over)
+                answered = True
             except (SlurmError, OSError) as error:
                 self.log.warning("Accounting does not answer: %s", error)
         for job_id, job in jobs.items():
             row = rows.get(job_id)
             end = ends.get(job_id)
             if end is None and row is not None and row.state in ENDED:
-                end = JobEnd(row.state, 0, 0)  # accounting lags or is off: squeue's word is enough
+                job.over_since = job.over_since or started
+                # Only accounting knows the exit code; it may lag. When it is off, squeue's word is enough.
+                if row.state != "FAILED" or not answered or started - job.over_since > SETTLING:
+                    end = JobEnd(row.state, 0, 0)
             job.missing_since = None if row or end else (job.missing_since or started)
             job.update(row, end)
 

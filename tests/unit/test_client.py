@@ -18,7 +18,9 @@ import pytest
 
 from snowyspawner.slurm import client as client_module
 from snowyspawner.slurm.client import (
+    ASK,
     ENDED,
+    KILL,
     SCRIPT_LIMIT,
     SQUEUE_FORMAT,
     WAITING,
@@ -303,11 +305,16 @@ async def test_ends_asks_accounting(slurm: StandIns) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kill", "words"), [(False, ["-M", "snowy", "17"]), (True, ["-M", "snowy", "--signal=KILL", "--full", "17"])]
+    ("how", "words"),
+    [
+        ((), ["-M", "snowy", "17"]),
+        (ASK, ["-M", "snowy", "--signal=TERM", "--batch", "17"]),
+        (KILL, ["-M", "snowy", "--signal=KILL", "--full", "17"]),
+    ],
 )
-async def test_cancel_ends_a_job(slurm: StandIns, kill: bool, words: list[str]) -> None:
+async def test_cancel_ends_a_job(slurm: StandIns, how: tuple[str, ...], words: list[str]) -> None:
     slurm.answer("scancel")
-    await SlurmClient("snowy").cancel("17", [], kill=kill)
+    await SlurmClient("snowy").cancel("17", [], how)
     assert slurm.argv("scancel") == words
     assert slurm.env("scancel") == BASE
 

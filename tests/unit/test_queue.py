@@ -12,7 +12,7 @@ import pytest
 
 from snowyspawner.slurm import queue
 from snowyspawner.slurm.client import JobEnd, JobRow, SlurmClient, SlurmError
-from snowyspawner.slurm.queue import QueueWatcher, Watched, shared_watcher
+from snowyspawner.slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
 
 LOG = logging.getLogger("test")
 LONG_AGO = 1_000_000.0
@@ -176,11 +176,22 @@ async def test_accounting_knows_more_of_an_end_than_squeue(client: StandInClient
     assert job.end == JobEnd("CANCELLED", 0, 15, "1001")
 
 
-async def test_squeue_s_word_is_enough_while_accounting_lags(client: StandInClient, quiet: QuietWatcher) -> None:
-    job = quiet.watch("1")
+async def test_the_exit_code_is_waited_for_while_accounting_lags_but_not_for_ever(
+    client: StandInClient, quiet: QuietWatcher
+) -> None:
+    late, never, timeout = quiet.watch("1"), quiet.watch("2"), quiet.watch("3")
     client.put("1", "FAILED")
+    client.put("2", "FAILED")
+    client.put("3", "TIMEOUT")
     await quiet.look()
-    assert job.end == JobEnd("FAILED", 0, 0)
+    assert (late.end, never.end) == (None, None)
+    assert timeout.end == JobEnd("TIMEOUT", 0, 0)  # the state says it all
+    client.over["1"] = JobEnd("FAILED", 76, 0)
+    assert never.over_since is not None
+    never.over_since -= SETTLING
+    await quiet.look()
+    assert late.end == JobEnd("FAILED", 76, 0)
+    assert never.end == JobEnd("FAILED", 0, 0)
 
 
 async def test_accounting_that_is_off_does_not_hold_up_what_squeue_saw(
