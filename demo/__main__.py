@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--state", type=Path, help="state directory (default: one for this checkout in /var/tmp)")
     size = argparse.ArgumentParser(add_help=False, parents=[common])
     size.add_argument("--site", help="shipped Site or path of a YAML file (default: snowy)")
-    size.add_argument("--nodes", type=int, help="nodes without a GPU (default: 2)")
-    size.add_argument("--gpu-nodes", type=int, help="nodes with GPUs (default: 2)")
+    size.add_argument("--nodes", type=int, help="nodes without a GPU (default: 2; at least one of each size)")
+    size.add_argument("--gpu-nodes", type=int, help="nodes with GPUs (default: 2; at least one of each type; 0: none)")
     size.add_argument("--users", type=int, help="demo accounts (default: 3)")
     size.add_argument(
         "--user-prefix", help="accounts are PREFIX1, PREFIX2 … (default: student, or another if that is taken)"

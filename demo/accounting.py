@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from snowyspawner.site import Site
+
 from .commands import run, wait_until
 from .slurm import Plan, partition_qos
 
 OTHER_PROJECT = "g2020014"  # a project that exists and that no demo account belongs to
 DEFAULT_PROJECT = "demo"
+
+
+def project(site: Site) -> str:
+    """Return the project that every demo account belongs to."""
+    return site.accounts.default or DEFAULT_PROJECT
 
 
 def sacctmgr(plan: Plan, *words: str) -> str:
@@ -32,16 +39,16 @@ def fill(plan: Plan, accounts: list[str]) -> None:
         if name not in have:
             sacctmgr(plan, "add", "qos", name)
         sacctmgr(plan, "modify", "qos", name, "set", f"MaxSubmitJobsPerUser={jobs}")
-    project = plan.site.accounts.default or DEFAULT_PROJECT
+    charged = project(plan.site)
     rows = sacctmgr(plan, "show", "assoc", "format=Cluster,Account,User").splitlines()
     have_assocs = {tuple(row.split("|")[:3]) for row in rows}
-    for name in (project, OTHER_PROJECT):
+    for name in (charged, OTHER_PROJECT):
         if any((cluster, name, "") not in have_assocs for cluster in plan.clusters):
             sacctmgr(plan, "add", "account", name, f"cluster={clusters}", f"Description={name}", "Organization=demo")
-    new = [u for u in accounts if any((cluster, project, u) not in have_assocs for cluster in plan.clusters)]
+    new = [u for u in accounts if any((cluster, charged, u) not in have_assocs for cluster in plan.clusters)]
     if new:
         sacctmgr(
-            plan, "add", "user", ",".join(new), f"account={project}", f"DefaultAccount={project}", f"cluster={clusters}"
+            plan, "add", "user", ",".join(new), f"account={charged}", f"DefaultAccount={charged}", f"cluster={clusters}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import yaml
 
-from snowyspawner.site import Site, SiteError, load
+from snowyspawner.site import Site, SiteError, load, shipped
 
 from . import DemoError, accounts, apptainer, devices, image, packages, proxy, services
+from .accounting import project
 from .commands import open_umask
 from .daemons import Daemons, all_pids, program_of, stop
 from .directories import default_state, discard, locked
 from .progress import Progress
-from .slurm import LOGIN_CLUSTER, Node, Plan, cluster_names, gpu_count, plan_nodes
+from .slurm import LOGIN_CLUSTER, Node, Plan, cluster_names, gpu_count, node_count, plan_nodes
 from .state import State, write
 
 # Places in a state's block of ports.
@@ -56,6 +58,8 @@ class Cluster:
     ) -> None:
         """Look at what *state* remembers; what is given here goes first."""
         self._state = State.load(Path(state or default_state()))
+        if site is not None and site not in shipped() and Path(site).exists():
+            site = str(Path(site).absolute())  # it is read again, by whoever stands in another directory
         self._progress = progress or Progress(quiet=True)
         asked = {"site": site, "nodes": nodes, "gpu_nodes": gpu_nodes, "users": users, "user_prefix": user_prefix}
         if user_prefix is not None and user_prefix != self._state.user_prefix and self._state.accounts:
@@ -162,6 +166,8 @@ class Cluster:
                 if self._state.devices:
                     say(f"stand-ins for GPUs: {', '.join(self._state.devices)} (removed by down)")
                 self._state.save()
+                if node_count(self.site, self._state.nodes, self._state.gpu_nodes) > MOST_NODES:
+                    raise DemoError(f"the Site needs more than {MOST_NODES} nodes")
                 plan = self._plan(files)
                 self._stop_others(plan)
                 services.start(plan, self._daemons, names)
@@ -180,13 +186,19 @@ class Cluster:
 
     def _write_site(self) -> None:
         site = self.site
+        charged = project(site)
+        pattern = site.accounts.pattern
         here = {
             "extends": self._state.site,
             "node_address": "127.0.0.1",
             "listen": "127.0.0.1",
+            "python": "/usr/bin/python3",
+            "slurm_conf": "",
             "prologue": f'export PATH="{apptainer.bin_directory()}:$PATH"\n',
+            # The project that exists here may not look like one of the Site's.
+            "accounts": {"pattern": pattern if re.fullmatch(pattern, charged) else f"(?:{pattern})|{charged}"},
             "images": {
-                name: {"path": str(self.image), "binds": []}
+                name: {"path": str(self.image), "runtime": "auto", "entry": "exec", "binds": []}
                 for name, entry in site.images.items()
                 if entry.runtime != "none"
             },

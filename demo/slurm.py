@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snowyspawner.site import Site
+from snowyspawner.slurm.times import parse_duration
 
 LOGIN_CLUSTER = "rackham"  # where people log in when the Site's cluster is another one (its -M)
 LOGIN_CORES = 2
@@ -23,7 +24,11 @@ class Node:
 
     name: str
     port: int
-    gpu: str = ""  # the type, as Slurm calls it
+    cores: int = LOGIN_CORES
+    memory: int = 0  # MB; 0: what comes with the cores
+    partitions: tuple[str, ...] = ()  # the Site's keys
+    feature: str = ""  # what a --constraint asks for
+    gpu: str = ""  # the type, as Slurm calls it; "gpu": one without a name
     devices: tuple[str, ...] = ()
 
 
@@ -65,43 +70,94 @@ def cluster_names(site: Site) -> tuple[str, str]:
     return name, name
 
 
-def gpu_types(site: Site) -> list[tuple[str, int]]:
-    """Return the GPU types of the Site as Slurm calls them, each with its number on one node.
+def gpu_type(request: str) -> str:
+    """Return what Slurm calls the GPU that the sbatch option *request* asks for; ``gpu`` when it has no name.
 
-    Slurm's name stands in the Site's request (``--gres=gpu:t4:{count}``); a request without one has no type.
+    The name stands in the Site's request: ``--gres=gpu:t4:{count}``, ``--gpus=t4:{count}``.
     """
-    types = []
-    for gpu in site.gpus.values():
-        words = re.split(r"[=:]", gpu.request.split("{count}")[0].rstrip(":="))
-        name = "" if words[-1] == "gpu" or words[-1].startswith("--") else words[-1]
-        types.append((name, gpu.max_count))
-    return types
+    words = re.split(r"[=:]", request.split("{count}")[0].rstrip(":="))
+    return "gpu" if words[-1].startswith("--") else words[-1]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Nodes that are alike."""
+
+    node: Node  # without a name yet
+    gpus: int = 0  # how many GPUs such a node has
+
+
+def _kinds(site: Site, gpus: bool) -> tuple[list[_Kind], list[_Kind]]:
+    """Return the kinds of nodes that the Site needs: those without a GPU and, with *gpus*, one for each type.
+
+    A Site does not say which partitions have nodes in common. Those with nodes of one size do here, and a node with
+    GPUs belongs to the partitions that offer them.
+    """
+    sizes: dict[tuple[int, int, str], list[str]] = {}
+    for key, part in site.partitions.items():
+        sizes.setdefault((part.max_cores, part.max_memory or 0, part.constraint), []).append(key)
+    plain, special = [], []
+    for (cores, memory, feature), keys in sizes.items():
+        node = Node("", 0, cores, memory, tuple(keys), feature)
+        having = {key: site.partitions[key].gpus if gpus else () for key in keys}
+        for gpu in dict.fromkeys(gpu for offered in having.values() for gpu in offered):
+            offering = tuple(key for key in keys if gpu in having[key])
+            made = replace(node, partitions=offering, gpu=gpu_type(site.gpus[gpu].request))
+            special.append(_Kind(made, site.gpus[gpu].max_count))
+        if not all(having.values()):
+            plain.append(_Kind(node))
+    return plain, special
+
+
+def _layout(site: Site, cpu: int, gpu: int) -> list[_Kind]:
+    """Return the kind of each node: *cpu* without GPUs, then *gpu* with them; at least one of each kind.
+
+    None has GPUs when *gpu* is 0.
+    """
+    plain, special = _kinds(site, gpu > 0)
+    usual = next((kind for kind in plain if _default(site) in kind.node.partitions), plain[0] if plain else None)
+    nodes = []
+    for kind in plain:
+        nodes += [kind] * (1 + (max(0, cpu - len(plain)) if kind is usual else 0))
+    return nodes + [special[i % len(special)] for i in range(max(gpu, len(special)) if special else 0)]
 
 
 def plan_nodes(site: Site, cpu: int, gpu: int, first_port: int, devices: Iterable[str]) -> tuple[Node, ...]:
-    """Return the nodes: *cpu* without GPUs, then *gpu* with them, of each of the Site's types in turn.
+    """Return the nodes: *cpu* without GPUs, then *gpu* with them, of the Site's types in turn.
 
-    *devices* yields a device file for each GPU.
+    There is at least one of each kind that the Site needs. *devices* yields a device file for each GPU.
     """
     letter = (cluster_names(site)[0] + "n")[0]
-    nodes = [Node(f"{letter}{i + 1}", first_port + i) for i in range(cpu)]
-    types, supply = gpu_types(site), iter(devices)
-    for i in range(gpu if types else 0):
-        name, count = types[i % len(types)]
-        files = tuple(next(supply) for _ in range(count))
-        nodes.append(Node(f"{letter}{cpu + i + 1}", first_port + cpu + i, name or "gpu", files))
-    return tuple(nodes)
+    supply = iter(devices)
+    return tuple(
+        replace(
+            kind.node,
+            name=f"{letter}{i + 1}",
+            port=first_port + i,
+            devices=tuple(next(supply) for _ in range(kind.gpus)),
+        )
+        for i, kind in enumerate(_layout(site, cpu, gpu))
+    )
+
+
+def node_count(site: Site, cpu: int, gpu: int) -> int:
+    """Return how many nodes `plan_nodes` makes."""
+    return len(_layout(site, cpu, gpu))
 
 
 def gpu_count(site: Site, gpu_nodes: int) -> int:
     """Return how many device files `plan_nodes` takes."""
-    types = gpu_types(site)
-    return sum(types[i % len(types)][1] for i in range(gpu_nodes)) if types else 0
+    return sum(kind.gpus for kind in _layout(site, 1, gpu_nodes))
 
 
 def partition_qos(site: Site) -> dict[str, int]:
     """Return the partitions that limit a person's jobs: in Slurm, that is a QOS of the partition's name."""
-    return {name: part.max_jobs for name, part in site.partitions.items() if part.max_jobs}
+    limits: dict[str, int] = {}
+    for key, part in site.partitions.items():
+        if part.max_jobs:
+            name = site.slurm_partition(key)
+            limits[name] = min(part.max_jobs, limits.get(name, part.max_jobs))
+    return limits
 
 
 def slurm_conf(plan: Plan, cluster: str) -> str:
@@ -109,7 +165,6 @@ def slurm_conf(plan: Plan, cluster: str) -> str:
     compute = cluster == plan.cluster
     nodes = plan.nodes if compute else plan.login_nodes
     port = plan.cluster_port if compute else plan.login_port
-    cores = max(p.max_cores for p in plan.site.partitions.values()) if compute else LOGIN_CORES
     state = plan.directory
     lines = [
         "# Written by `python -m demo up`; changes are lost.",
@@ -155,14 +210,17 @@ def slurm_conf(plan: Plan, cluster: str) -> str:
     ]
     if any(node.devices for node in nodes):
         lines += ["GresTypes=gpu", "AccountingStorageTRES=gres/gpu"]
-    memory = cores * plan.site.memory_per_core
     for node in nodes:
-        gres = f" Gres={_gres(node)}" if node.devices else ""
+        memory = node.memory or node.cores * plan.site.memory_per_core
+        extra = f" Features={node.feature}" if node.feature else ""
+        extra += f" Gres={_gres(node)}" if node.devices else ""
         lines.append(
             f"NodeName={node.name} NodeHostname={HOST} NodeAddr=127.0.0.1 Port={node.port}"
-            f" CPUs={cores} RealMemory={memory} State=UNKNOWN{gres}"
+            # One thread on each core, also where the Site's cores have two: -c 1 is one CPU here.
+            f" CPUs={node.cores} RealMemory={memory} State=UNKNOWN{extra}"
         )
-    lines += _partitions(plan.site, nodes) if compute else [_partition(_default(plan.site), nodes, default=True)]
+    usual = plan.site.slurm_partition(_default(plan.site))
+    lines += _partitions(plan.site, nodes) if compute else [_partition(usual, nodes, default=True)]
     return "\n".join(lines) + "\n"
 
 
@@ -176,16 +234,17 @@ def _default(site: Site) -> str:
 
 def _partitions(site: Site, nodes: tuple[Node, ...]) -> list[str]:
     lines = []
-    slurm_name = dict(zip(site.gpus, (name or "gpu" for name, _ in gpu_types(site)), strict=True))
     limited = partition_qos(site)
-    for name, part in site.partitions.items():
-        # A partition's nodes have its GPUs or none: a GPU that it does not offer is refused by Slurm itself.
-        has = {"", *(slurm_name[gpu] for gpu in part.gpus)}
-        extra = [f"MaxTime={part.max_time}"]
-        extra += ["OverSubscribe=EXCLUSIVE"] if part.whole_node else []
+    parts: dict[str, list[str]] = {}  # of each of Slurm's partitions, the Site's keys
+    for key in site.partitions:
+        parts.setdefault(site.slurm_partition(key), []).append(key)
+    for name, keys in parts.items():
+        # Its nodes have the GPUs that it offers or none: Slurm itself refuses another.
+        chosen = tuple(node for node in nodes if not set(keys).isdisjoint(node.partitions))
+        extra = [f"MaxTime={max((site.partitions[key].max_time for key in keys), key=parse_duration)}"]
+        extra += ["OverSubscribe=EXCLUSIVE"] if all(site.partitions[key].whole_node for key in keys) else []
         extra += [f"QOS={name}"] if name in limited else []
-        chosen = tuple(node for node in nodes if node.gpu in has) or nodes
-        lines.append(_partition(name, chosen, *extra, default=name == _default(site)))
+        lines.append(_partition(name, chosen, *extra, default=_default(site) in keys))
     return lines
 
 

@@ -333,6 +333,8 @@ class _Check:
             return
         if values["cores"] > partition.max_cores:
             self.refuse("cores", f"a node of {name} has {partition.max_cores}: ask for {partition.max_cores} or fewer")
+        if values["memory"] and partition.max_memory and values["memory"] > partition.max_memory:
+            self.refuse("memory", f"a node of {name} has {partition.max_memory} MB: ask for that or less")
         if values["time"] > parse_duration(partition.max_time):
             longest = say_duration(parse_duration(partition.max_time))
             others = [

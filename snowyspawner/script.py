@@ -37,7 +37,13 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
         raise ValueError(f"the home directory {target.home!r} has characters that sbatch cannot be given")
     cores = request.cores
     options = [f"--job-name={target.name}", f"--account={request.account}" if request.account else ""]
-    options += [f"--time={format_duration(request.time)}", f"--partition={request.partition}"]
+    # Also where the person left the time alone: some clusters give a minute to jobs that do not say.
+    options += [
+        f"--time={format_duration(request.time)}",
+        f"--partition={site.slurm_partition(request.partition)}",
+    ]
+    if constraint := site.partitions[request.partition].constraint:
+        options.append(f"--constraint={constraint}")
     if site.single_node:
         options.append("--nodes=1")
     if site.cores_option == "ntasks":

@@ -88,9 +88,12 @@ class _Model(BaseModel):
 class Partition(_Model):
     """One of Slurm's partitions, with the limits that the form and the hub hold people to."""
 
+    name: OptionalName = ""  # in Slurm; empty: the key of this entry
+    constraint: OptionalName = ""  # the feature that its nodes must have, for --constraint
     display_name: str = ""
     description: str = ""
-    max_cores: int = Field(ge=1, le=4096)  # cores on one node: a session has one node
+    max_cores: int = Field(ge=1, le=4096)  # on one node, as Slurm counts CPUs: a session has one node
+    max_memory: int | None = Field(default=None, ge=1)  # MB on one node; None: not known
     max_time: Duration
     whole_node: bool = False  # the job gets all max_cores of its node, whatever it asks for
     gpus: Names = ()  # the types (keys of Site.gpus) that its nodes have
@@ -257,6 +260,10 @@ class Site(_Model):
     def zone(self) -> ZoneInfo:
         """The time zone that times are read and shown in."""
         return ZoneInfo(self.time_zone)
+
+    def slurm_partition(self, key: str) -> str:
+        """Return what Slurm calls the partition *key*: several entries may be parts of one."""
+        return self.partitions[key].name or key
 
     def address(self, node: str) -> str:
         """Return the host under which the hub reaches *node*."""

@@ -16,7 +16,7 @@ import pytest
 from snowyspawner import launcher, script
 from snowyspawner.request import from_options
 from snowyspawner.script import Target
-from snowyspawner.site import Site
+from snowyspawner.site import Site, load
 from snowyspawner.slurm.client import SCRIPT_LIMIT
 
 BIN = Path(sys.executable).parent
@@ -100,6 +100,32 @@ def test_a_site_may_ask_for_cores_by_cpus_per_task(variant: Callable[..., Site],
     assert [option for option in options if "task" in option] == ["--ntasks=1", "--cpus-per-task=8"]
     assert "--gpus=t4:1" in options
     assert "--nodes=1" in options
+
+
+def test_pelle_s_default_is_the_course_s_session_in_pelle_s_words(target: Target) -> None:
+    options = options_of(built(load("pelle"), target, account="uppmax2025-2-1"))
+    assert options[1:8] == [
+        "--account=uppmax2025-2-1",
+        "--time=0:59:00",
+        "--partition=haswell",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=4",
+        "--gpus=t4:1",
+    ]
+
+
+def test_a_part_of_a_partition_is_its_slurm_name_and_a_constraint(target: Target) -> None:
+    options = options_of(built(load("pelle"), target, partition="fat-3TB", gpu="none", memory="3000000"))
+    assert "--partition=fat" in options
+    assert "--constraint=3TB" in options
+    assert "--mem=3000000M" in options
+    assert not [o for o in options_of(built(load("pelle"), target)) if o.startswith("--constraint")]
+
+
+def test_a_time_is_always_sent(target: Target) -> None:
+    # On Pelle, a job that does not say is given a minute.
+    assert "--time=0:59:00" in options_of(built(load("pelle"), target, time=""))
 
 
 def test_without_an_account_there_is_no_account_option(variant: Callable[..., Site], target: Target) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from snowyspawner import site
+from snowyspawner import request, site
 from snowyspawner.site import Site, SiteError
+
+SITES = Path(__file__).resolve().parent.parent / "sites"
 
 # Every one of these means something to a shell, to sbatch or to whoever reads a line.
 HOSTILE = [
@@ -75,6 +77,35 @@ def test_snowy_is_the_course_s_cluster(snowy: Site) -> None:
     assert snowy.partitions["devcore"].max_jobs == 1
     assert snowy.partitions["devcore"].gpus == ()
     assert snowy.zone.key == "Europe/Stockholm"
+
+
+def test_pelle_is_the_cluster_that_has_snowy_s_gpus_now() -> None:
+    pelle = site.load("pelle")
+    assert (pelle.cluster, pelle.cores_option, pelle.memory_free) == ("", "cpus-per-task", True)
+    assert {pelle.slurm_partition(key) for key in pelle.partitions} == {"pelle", "haswell", "gpu", "fat"}
+    assert {key: gpu.max_count for key, gpu in pelle.gpus.items()} == {"t4": 1, "l40s": 10, "h100": 2}
+    assert pelle.partitions["gpu"].max_time == "2-00:00:00"
+    assert pelle.defaults.gpu == "t4:1"
+    # A project is a must there, and nobody else's is offered.
+    assert pelle.accounts.default == ""
+
+
+@pytest.mark.parametrize("source", [*site.shipped(), *sorted(SITES.glob("*.yaml"))], ids=lambda s: Path(s).stem)
+def test_a_site_takes_its_own_defaults_and_presets(source: str | Path) -> None:
+    assert request.problems(site.load(source)) == []
+
+
+def test_the_sites_of_others_share_nothing_with_snowy() -> None:
+    """They are whole files: a default of Python's that only fits Snowy would show in them."""
+    for path in SITES.glob("*.yaml"):
+        assert "extends" not in yaml.safe_load(path.read_text())
+
+
+def test_a_partition_has_slurm_s_name_or_its_own(variant: Callable[..., Site]) -> None:
+    mine = variant(partitions={"big": {"name": "core", "constraint": "mem256GB", "max_cores": 16, "max_time": "1-0"}})
+    assert mine.slurm_partition("big") == "core"
+    assert mine.slurm_partition("core") == "core"
+    assert mine.partitions["core"].constraint == ""
 
 
 def test_a_loaded_site_does_not_change(snowy: Site) -> None:
@@ -184,6 +215,8 @@ def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, Any], 
         ({"memory_per_core": "8000"}, "site: memory_per_core: '8000': ", "valid integer"),
         ({"partitions": {"core": {"max_cores": 0}}}, "site: partitions.core.max_cores: 0: ", "greater than or equal"),
         ({"partitions": {"core": {"max_cores": True}}}, "site: partitions.core.max_cores: True: ", "valid integer"),
+        ({"partitions": {"core": {"max_memory": 0}}}, "site: partitions.core.max_memory: 0: ", "greater than or equal"),
+        ({"partitions": {"core": {"constraint": 2}}}, "site: partitions.core.constraint: 2: ", "put it in quotes"),
         ({"partitions": {"core": {"max_time": "2h"}}}, "site: partitions.core.max_time: '2h': ", "minutes:seconds"),
         ({"partitions": {"core": {"max_time": "0"}}}, "site: partitions.core.max_time: '0': ", "longer than nothing"),
         ({"cores_option": "cores"}, "site: cores_option: 'cores': ", "'ntasks' or 'cpus-per-task'"),
@@ -238,6 +271,8 @@ def test_an_empty_table_is_a_mistake() -> None:
         ("environments/tf-gpu/conda", "/{}"),
         ("environments/new", {"kind": "prefix", "prefix": "/{}"}),
         ("gpus/t4/request", "--gres=gpu:{}:{{count}}"),
+        ("partitions/core/name", "{}"),
+        ("partitions/core/constraint", "{}"),
         # Names are keys, and go into the script, too.
         ("partitions", {"{}": {"max_cores": 1, "max_time": "1"}}),
         ("environments", {"{}": {}}),

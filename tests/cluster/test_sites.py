@@ -1,0 +1,356 @@
+"""Other clusters than Snowy, each as a miniature of its own: Pelle, and three that only a file describes.
+
+They are brought up one after another, and everything that is specific to one stands in its class's tables.
+"""
+
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..hubs import Hub, account_prefix, until
+from ..people import Person
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.site]
+
+SITES = Path(__file__).resolve().parent.parent / "sites"
+PREFIX = account_prefix("snw")
+# Far enough away that nothing starts.
+LATER = 6 * 3600
+
+FACTS = """
+import json, os, sys
+names = ("SLURM_JOB_PARTITION", "SLURM_CPUS_ON_NODE", "CUDA_VISIBLE_DEVICES", "CPU_LIMIT", "OMP_NUM_THREADS")
+names += ("MEM_LIMIT", "SLURM_JOB_ID", "APPTAINER_CONTAINER")
+print(json.dumps({**{name: os.environ.get(name) for name in names}, "prefix": sys.prefix}))
+"""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `field`, `gpu` or `refusal` is run for each line of its class's table."""
+    for name, table in (("field", "FIELDS"), ("gpu", "GPUS"), ("refusal", "REFUSALS")):
+        if name in metafunc.fixturenames:
+            rows = getattr(metafunc.cls, table)
+            metafunc.parametrize(name, rows, ids=[" ".join(f"{k}={v}" for k, v in row[0].items()) for row in rows])
+
+
+@pytest.fixture(scope="class")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The miniature of the class's Site."""
+    from demo.apptainer import ApptainerUnavailable
+    from demo.cluster import Cluster
+    from demo.directories import default_state
+
+    default = default_state()
+    tests = os.environ.get("SNOWYSPAWNER_TEST_STATE") or str(default.with_name(default.name + "-test"))
+    state = f"{tests.removesuffix('-test')}-site"
+    prefix = f"{other}s" if (other := os.environ.get("SNOWYSPAWNER_TEST_PREFIX")) else PREFIX
+    Cluster(state).down()  # what a run that was killed has left: another Site, perhaps
+    made = Cluster(state, site=request.cls.SITE, users=3, user_prefix=prefix)
+    try:
+        made.up()
+        yield made
+    except ApptainerUnavailable as error:
+        pytest.skip(f"NO CONTAINER TESTS: {error}")
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="class")
+def slurm(cluster: Any) -> Any:
+    """Run a command of Slurm's as root on the login node; return what it printed."""
+
+    def run(*argv: str) -> str:
+        env = {**os.environ, **cluster.env}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, (argv, done.stdout, done.stderr)
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="class")
+async def hub(cluster: Any) -> AsyncIterator[Hub]:
+    directory: Path = cluster.state / "test-hub"
+    shutil.rmtree(directory, ignore_errors=True)
+    hub = Hub(cluster, directory)
+    await hub.start()
+    yield hub
+    await hub.stop()
+
+
+@pytest.fixture(scope="class")
+def user(cluster: Any) -> str:
+    """The account with sessions that really run."""
+    return next(iter(cluster.users))
+
+
+@pytest.fixture(scope="class")
+def waiter(hub: Hub, cluster: Any, slurm: Any) -> Callable[..., Awaitable[dict[str, str]]]:
+    """Ask for a session in some hours; return what Slurm has of it.
+
+    It is left in the queue, which is quicker than to end it: everything goes with the cluster. The other accounts
+    take turns, as a person may have only so many servers.
+    """
+    names = itertools.cycle(list(cluster.users)[1:])
+
+    async def wait(choice: dict[str, str]) -> dict[str, str]:
+        name, server = next(names), f"s{secrets.token_hex(4)}"
+        begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
+        status, answer = await hub.submit(name, {"begin": begin, **choice}, server)
+        assert status in (201, 202), answer
+        return show_job(slurm, (await hub.job(name, server))["job_id"])
+
+    return wait
+
+
+@pytest.fixture(scope="class")
+async def person(hub: Hub, user: str) -> AsyncIterator[Person]:
+    """The same account, signed in."""
+    async with Person(hub, user) as person:
+        yield person
+
+
+def show_job(slurm: Any, job_id: str) -> dict[str, str]:
+    """``scontrol show job`` as a table."""
+    found = dict(re.findall(r"(\S+?)=(\S*)", slurm("scontrol", "-o", "show", "job", job_id)))
+    # --gpus is for the job, the others are for each node; how it is written depends on Slurm's version.
+    asked = found.get("TresPerNode") or found.get("TresPerJob") or ""
+    return {**found, "gpu": asked.replace("gres/", "gres:")}
+
+
+def queued(slurm: Any, user: str) -> list[str]:
+    """The ids of a person's jobs that are not over."""
+    return slurm("squeue", "-h", "-u", user, "-t", "PENDING,RUNNING,CONFIGURING", "-o", "%i").split()
+
+
+async def facts(hub: Hub, user: str) -> dict[str, Any]:
+    """What a kernel sees of its session."""
+    return json.loads(await hub.run(user, FACTS))
+
+
+class SiteTests:
+    """What is tested on every Site. A subclass says which, and what is to be expected there."""
+
+    SITE: str
+    #: Of the default choice: what scontrol shows, and what a kernel sees.
+    DEFAULT: tuple[dict[str, str], dict[str, Any]]
+    #: A choice with GPUs and the number of them.
+    WITH_GPU: tuple[dict[str, str], int]
+    #: Choices, and what scontrol shows of them.
+    FIELDS: tuple[tuple[dict[str, str], dict[str, str]], ...]
+    #: The same, a line for each type of GPU.
+    GPUS: tuple[tuple[dict[str, str], str], ...]
+    #: Choices that are refused, the field and the sentence at it.
+    REFUSALS: tuple[tuple[dict[str, str], str, str], ...]
+
+    def test_it_is_one_cluster(self, cluster: Any, slurm: Any) -> None:
+        """Without -M, there is none to log in to elsewhere; each partition is Slurm's."""
+        assert cluster.site.cluster == ""
+        names = {cluster.site.slurm_partition(key) for key in cluster.site.partitions}
+        assert set(slurm("sinfo", "-h", "-o", "%R").split()) == names
+        assert len(slurm("sinfo", "-h", "-N", "-o", "%N").split()) >= len(names)
+
+    async def test_the_form_offers_what_the_site_has(self, person: Person, cluster: Any) -> None:
+        form = await person.form()
+        defaults = cluster.site.defaults
+        assert form.values["partition"] == defaults.partition
+        assert form.values["environment"] == defaults.environment
+        assert form.values["cores"] == str(defaults.cores)
+
+    async def test_the_default_choice_is_a_session_and_stop_ends_its_job(
+        self, hub: Hub, user: str, cluster: Any, slurm: Any
+    ) -> None:
+        shown, seen = self.DEFAULT
+        state = await hub.serve(user, {})
+        job_id = state["job"]["job_id"]
+        assert not state["job"]["cluster"]
+        job = show_job(slurm, job_id)
+        assert {key: job.get(key) for key in shown} == shown
+        assert (job["Account"], job["NumNodes"], job["Requeue"]) == ("demo", "1", "0")
+        found = await facts(hub, user)
+        assert {key: found[key] for key in seen} == seen
+        assert found["CPU_LIMIT"] == found["OMP_NUM_THREADS"] == found["SLURM_CPUS_ON_NODE"]
+        assert found["SLURM_JOB_ID"] == job_id
+        assert found["APPTAINER_CONTAINER"] == str(cluster.image)
+        await hub.end(user)
+        await until(lambda: job_id not in queued(slurm, user), 20, "the job's end")
+
+    async def test_a_session_has_its_gpus(self, hub: Hub, user: str, cluster: Any) -> None:
+        choice, number = self.WITH_GPU
+        await hub.serve(user, choice)
+        found = await facts(hub, user)
+        assert found["SLURM_JOB_PARTITION"] == cluster.site.slurm_partition(choice["partition"])
+        assert len(found["CUDA_VISIBLE_DEVICES"].split(",")) == number
+        await hub.end(user)
+
+    async def test_a_field_reaches_slurm(
+        self, waiter: Callable[..., Awaitable[dict[str, str]]], field: tuple[dict[str, str], dict[str, str]]
+    ) -> None:
+        choice, shown = field
+        seen = await waiter({"gpu": "none", **choice})
+        assert {key: seen.get(key) for key in shown} == shown
+        assert (seen["NumNodes"].removesuffix("-1"), seen["gpu"]) == ("1", "")
+        assert (seen["JobState"], seen["Reason"]) == ("PENDING", "BeginTime")
+
+    async def test_a_gpu_reaches_slurm(
+        self, waiter: Callable[..., Awaitable[dict[str, str]]], cluster: Any, gpu: tuple[dict[str, str], str]
+    ) -> None:
+        choice, shown = gpu
+        seen = await waiter(choice)
+        assert seen["gpu"] == shown
+        assert seen["Partition"] == cluster.site.slurm_partition(choice["partition"])
+        # Slurm refuses at once what no node has.
+        assert (seen["JobState"], seen["Reason"]) == ("PENDING", "BeginTime")
+
+    async def test_a_refusal_is_a_sentence_at_its_field(
+        self, hub: Hub, person: Person, slurm: Any, refusal: tuple[dict[str, str], str, str]
+    ) -> None:
+        choice, field, sentence = refusal
+        # The form would offer the last session's choice.
+        full = {"gpu": "none", "cores": "1", **choice}
+        status, answer = await hub.submit(person.name, full)
+        assert status == 400, answer
+        assert f"{field}: {sentence}" in answer["message"]
+        status, back = await person.send(await person.form(), **full)
+        assert status == 400
+        assert list(back.errors) == [field]
+        assert sentence in back.errors[field]
+        assert {key: back.values[key] for key in full} == full
+        assert queued(slurm, person.name) == []
+
+
+class TestPelle(SiteTests):
+    """CPUs by -c, several types of GPU by --gpus, one partition in two parts, memory as one likes."""
+
+    SITE = "pelle"
+    DEFAULT = (
+        {"Partition": "haswell", "NumCPUs": "4", "NumTasks": "1", "CPUs/Task": "4", "TimeLimit": "00:59:00"}
+        | {"gpu": "gres:gpu:t4:1", "MinMemoryCPU": "6000M"},
+        {"SLURM_JOB_PARTITION": "haswell", "SLURM_CPUS_ON_NODE": "4", "prefix": "/opt/conda/envs/tf-gpu"}
+        | {"CUDA_VISIBLE_DEVICES": "0", "MEM_LIMIT": str(4 * 6000 * 1024 * 1024)},
+    )
+    WITH_GPU = ({"partition": "gpu", "gpu": "l40s:2"}, 2)
+    FIELDS = (
+        ({"partition": "pelle", "cores": "1"}, {"Partition": "pelle", "NumCPUs": "1", "CPUs/Task": "1"}),
+        ({"partition": "pelle", "cores": "96"}, {"NumCPUs": "96", "CPUs/Task": "96", "NumTasks": "1"}),
+        ({"partition": "pelle", "cores": "2", "memory": "300000"}, {"NumCPUs": "2", "MinMemoryNode": "300000M"}),
+        ({"partition": "pelle", "time": "9-23"}, {"TimeLimit": "9-23:00:00"}),
+        ({"partition": "haswell", "cores": "16"}, {"Partition": "haswell", "NumCPUs": "16"}),
+        ({"partition": "fat-2TB", "memory": "2000000"}, {"Partition": "fat", "Features": "2TB"}),
+        ({"partition": "fat-3TB", "cores": "8"}, {"Partition": "fat", "Features": "3TB", "CPUs/Task": "8"}),
+        ({"partition": "pelle", "email_on_start": "1"}, {"MailType": "BEGIN"}),
+        (
+            {"line": "-c 3 -p pelle -t 2:00:00 -A demo -- tf-mkl"},
+            {"Partition": "pelle", "CPUs/Task": "3", "TimeLimit": "02:00:00", "Account": "demo"},
+        ),
+    )
+    GPUS = (
+        ({"partition": "haswell", "gpu": "t4:1"}, "gres:gpu:t4:1"),
+        ({"partition": "gpu", "gpu": "l40s:10", "cores": "64"}, "gres:gpu:l40s:10"),
+        ({"partition": "gpu", "gpu": "h100:2"}, "gres:gpu:h100:2"),
+    )
+    REFUSALS = (
+        ({"partition": "haswell", "cores": "17"}, "cores", "a node of haswell has 16: ask for 16 or fewer"),
+        ({"partition": "fat-3TB", "cores": "97"}, "cores", "a node of fat-3TB has 96: ask for 96 or fewer"),
+        ({"partition": "pelle", "gpu": "t4:1"}, "gpu", "pelle has no GPUs: choose haswell, or no GPU"),
+        ({"partition": "haswell", "gpu": "h100:1"}, "gpu", "haswell has no h100, only t4: choose gpu, or no GPU"),
+        ({"partition": "gpu", "gpu": "h100:3"}, "gpu", "a node has 2 h100 at most: ask for 2"),
+        ({"partition": "gpu", "time": "3-0"}, "time", "3 days is too long for gpu: at most 2 days"),
+        ({"partition": "pelle", "time": "11-0"}, "time", "11 days is too long for pelle: at most 10 days"),
+        ({"partition": "fat"}, "partition", "'fat' is not offered here"),
+    )
+
+
+class TestPuhti(SiteTests):
+    """Projects of another form, memory that is always asked for, an environment that is a prefix, limits of jobs."""
+
+    SITE = str(SITES / "puhti.yaml")
+    DEFAULT = (
+        {"Partition": "small", "NumCPUs": "2", "CPUs/Task": "2", "MinMemoryNode": "4000M", "TimeLimit": "00:30:00"}
+        | {"gpu": ""},
+        {"SLURM_JOB_PARTITION": "small", "SLURM_CPUS_ON_NODE": "2", "prefix": "/opt/conda/envs/tf-pip"}
+        | {"CUDA_VISIBLE_DEVICES": None, "MEM_LIMIT": str(4000 * 1024 * 1024)},
+    )
+    WITH_GPU = ({"partition": "gputest", "gpu": "v100:4", "cores": "40", "time": "15", "environment": "tf-gpu"}, 4)
+    FIELDS = (
+        ({"partition": "interactive", "cores": "8"}, {"Partition": "interactive", "NumCPUs": "8"}),
+        ({"partition": "hugemem", "memory": "1500000"}, {"Partition": "hugemem", "MinMemoryNode": "1500000M"}),
+        ({"partition": "longrun", "time": "14-0"}, {"TimeLimit": "14-00:00:00"}),
+    )
+    GPUS = (
+        ({"partition": "gpu", "gpu": "v100:1", "cores": "10"}, "gres:gpu:v100:1"),
+        ({"partition": "gputest", "gpu": "v100:4", "time": "0:15:00"}, "gres:gpu:v100:4"),
+    )
+    REFUSALS = (
+        ({"partition": "interactive", "cores": "9"}, "cores", "a node of interactive has 8: ask for 8 or fewer"),
+        ({"partition": "small", "gpu": "v100:1"}, "gpu", "small has no GPUs: choose gpu or gputest, or no GPU"),
+        ({"partition": "test", "time": "16"}, "time", "16 minutes is too long for test: at most 15 minutes"),
+        ({"account": "g2021027"}, "account", "'g2021027' is not a project's name here"),
+    )
+
+
+class TestAlvis(SiteTests):
+    """One partition in three parts, five types of GPU with capitals, --gpus-per-node, a constraint for none."""
+
+    SITE = str(SITES / "alvis.yaml")
+    DEFAULT = (
+        {"Partition": "alvis", "NumCPUs": "4", "CPUs/Task": "4", "TimeLimit": "01:00:00", "gpu": "gres:gpu:T4:1"},
+        {"SLURM_JOB_PARTITION": "alvis", "SLURM_CPUS_ON_NODE": "4", "prefix": "/opt/conda/envs/tf-gpu"}
+        | {"CUDA_VISIBLE_DEVICES": "0"},
+    )
+    WITH_GPU = ({"partition": "icelake", "gpu": "A100:4", "cores": "64"}, 4)
+    FIELDS = (
+        ({"partition": "nogpu", "cores": "2"}, {"Partition": "alvis", "Features": "NOGPU", "CPUs/Task": "2"}),
+        ({"partition": "nogpu", "time": "7-0"}, {"TimeLimit": "7-00:00:00"}),
+    )
+    GPUS = (
+        ({"partition": "skylake", "gpu": "T4:8", "cores": "32"}, "gres:gpu:T4:8"),
+        ({"partition": "skylake", "gpu": "V100:2"}, "gres:gpu:V100:2"),
+        ({"partition": "icelake", "gpu": "A40:4", "cores": "64"}, "gres:gpu:A40:4"),
+        ({"partition": "icelake", "gpu": "A100:1"}, "gres:gpu:A100:1"),
+        ({"partition": "icelake", "gpu": "A100fat:4"}, "gres:gpu:A100fat:4"),
+    )
+    REFUSALS = (
+        ({"partition": "skylake", "cores": "33"}, "cores", "a node of skylake has 32: ask for 32 or fewer"),
+        ({"partition": "nogpu", "gpu": "T4:1"}, "gpu", "nogpu has no GPUs: choose skylake, or no GPU"),
+        ({"partition": "skylake", "gpu": "t4:1"}, "gpu", "'t4:1' is not offered here"),
+        ({"partition": "icelake", "time": "8-0"}, "time", "8 days is too long for icelake: at most 7 days"),
+    )
+
+
+class TestCosmos(SiteTests):
+    """Cores by -n, GPUs without a type: the partition decides which."""
+
+    SITE = str(SITES / "cosmos.yaml")
+    DEFAULT = (
+        {"Partition": "lu48", "NumCPUs": "2", "NumTasks": "2", "CPUs/Task": "1", "TimeLimit": "00:30:00", "gpu": ""}
+        | {"MinMemoryCPU": "5300M"},
+        {"SLURM_JOB_PARTITION": "lu48", "SLURM_CPUS_ON_NODE": "2", "prefix": "/opt/conda/envs/tf-mkl"}
+        | {"CUDA_VISIBLE_DEVICES": None, "MEM_LIMIT": str(2 * 5300 * 1024 * 1024)},
+    )
+    WITH_GPU = ({"partition": "gpua100i", "gpu": "a100-40:2", "cores": "32", "environment": "tf-gpu"}, 2)
+    FIELDS = (
+        ({"cores": "48"}, {"Partition": "lu48", "NumCPUs": "48", "NumTasks": "48"}),
+        ({"time": "168:00:00"}, {"TimeLimit": "7-00:00:00"}),
+    )
+    GPUS = (
+        ({"partition": "gpua100", "gpu": "a100-80:1"}, "gres:gpu:1"),
+        ({"partition": "gpua100i", "gpu": "a100-40:2"}, "gres:gpu:2"),
+    )
+    REFUSALS = (
+        ({"partition": "gpua100i", "cores": "33"}, "cores", "a node of gpua100i has 32: ask for 32 or fewer"),
+        ({"partition": "lu48", "gpu": "a100-40:1"}, "gpu", "lu48 has no GPUs: choose gpua100i, or no GPU"),
+        ({"partition": "gpua100", "gpu": "a100-80:2"}, "gpu", "a node has 1 a100-80 at most: ask for 1"),
+        ({"partition": "lu48", "time": "169:00:00"}, "time", "7 days 1 hour is too long for lu48: at most 7 days"),
+    )
