@@ -39,13 +39,14 @@ FIELDS = [
 
 # sbatch has no flag for a path to open.
 CASES = [
-    pytest.param(way, *field, id=f"{way}: {field[1] or 'open'}", marks=[] if way == "line" else [pytest.mark.slow])
+    pytest.param(way, *field, id=f"{way}: {field[1] or 'open'}")
     for field in FIELDS
     for way in ("form", "link", "rest", "line")
     if way != "line" or field[1]
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "choice", "line", "shown"), CASES)
 async def test_each_field_reaches_slurm(
     hub: Hub,

@@ -22,10 +22,12 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.commands import open_umask
+
 from ..hubs import ROOT, Hub, until
 from .test_session import queued
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 CPU = {"environment": "tf-mkl", "partition": "core", "cores": 1, "gpu": "none", "image": "container.sif"}
 
@@ -51,6 +53,11 @@ DIES = "#!/bin/sh\nfor n in 1 2 3; do echo line $n; done\nexit 3\n"
 @pytest.fixture(scope="session")
 def broken(cluster: Any) -> Path:
     """The second hub's directory, with images, environments, programs and Sites that go wrong."""
+    with open_umask():  # jobs use what is in it
+        return _make_broken(cluster)
+
+
+def _make_broken(cluster: Any) -> Path:
     from demo.apptainer import program
 
     directory: Path = cluster.state / "failing-hub"

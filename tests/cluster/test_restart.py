@@ -23,6 +23,7 @@ async def own_hub(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[Hub
         await hub.start()
 
 
+@pytest.mark.slow
 async def test_a_waiting_job_survives_its_hub_and_claims_its_session(
     own_hub: Hub, users: list[str], cluster: Any, slurm: Any
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ..hubs import Hub, until
+from ..people import Person
 
 pytestmark = pytest.mark.cluster
 
@@ -45,17 +46,23 @@ def queued(slurm: Any, cluster: Any, user: str) -> list[str]:
     return slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", user, "-t", states, "-o", "%i").split()
 
 
-async def test_default_choice_asks_for_what_the_seed_asks(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
+def assert_what_the_seed_asked(stored: dict[str, Any], job: dict[str, str]) -> None:
     """-A g2021027 -t 0:59:00 -p core -n 4 -M snowy --gres=gpu:t4:1, environment tf-gpu."""
-    state = await hub.serve(users[0], {})
-    job = show_job(slurm, cluster, state["job"]["job_id"])
-    assert state["job"]["cluster"] == "snowy"
+    assert stored["cluster"] == "snowy"
+    assert stored["request"]["environment"] == "tf-gpu"
     assert job["Account"] == "g2021027"
     assert job["TimeLimit"] == "00:59:00"
     assert job["Partition"] == "core"
     assert (job["NumNodes"], job["NumCPUs"]) == ("1", "4")
     assert "gres/gpu:t4=1" in job["TRES"] or "gres:gpu:t4:1" in job["TresPerNode"], job
     assert job["Requeue"] == "0"
+
+
+async def test_default_choice_asks_for_what_the_seed_asks(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
+    """``{"user_options": {}}`` by REST; the kernel has the environment and sees the GPU."""
+    state = await hub.serve(users[0], {})
+    job = show_job(slurm, cluster, state["job"]["job_id"])
+    assert_what_the_seed_asked(state["job"], job)
     assert job["UserId"].startswith(users[0] + "(")
     seen = await facts(hub, users[0])
     assert seen["CONDA_DEFAULT_ENV"] == "tf-gpu"
@@ -63,6 +70,20 @@ async def test_default_choice_asks_for_what_the_seed_asks(hub: Hub, users: list[
     assert seen["CUDA_VISIBLE_DEVICES"] not in (None, "", "NoDevFiles")
     assert seen["CPU_LIMIT"] == seen["OMP_NUM_THREADS"] == "4"
     assert seen["MEM_LIMIT"] == str(4 * 8000 * 1024 * 1024)
+
+
+async def test_the_untouched_form_asks_for_what_the_seed_asks(
+    hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """One click, for somebody who has chosen nothing yet."""
+    # Forgotten, with the last choice, which the form would offer; and let in again.
+    await hub.call("DELETE", f"/hub/api/users/{users[0]}")
+    await hub.call("POST", f"/hub/api/users/{users[0]}")
+    async with Person(hub, users[0]) as person:
+        status, back = await person.send(await person.form())
+        assert status == 302, back.errors
+    stored = await hub.job(users[0])
+    assert_what_the_seed_asked(stored, show_job(slurm, cluster, stored["job_id"]))
 
 
 async def test_kernel_and_terminal_are_in_the_same_container_environment_and_allocation(
