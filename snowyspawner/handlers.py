@@ -45,7 +45,7 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
             raise web.HTTPError(400, "too long")
         try:
             body = json.loads(self.request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise web.HTTPError(400, "not JSON") from None
         wanted = [_IDENTITY | shape for shape in shapes]
         fields = next((f for f in wanted if isinstance(body, dict) and body.keys() == f.keys()), None)
@@ -117,8 +117,13 @@ class ReportHandler(JobHandler):
                 raise web.HTTPError(400, "port: 1024 to 65535")
             self.reply(spawner, spawner.serving(body["port"], body["node"]))
         else:
-            log = [line[:500] for line in body["log"][-20:] if isinstance(line, str)]
-            self.reply(spawner, spawner.gave_up(body["code"] & 0xFF, body["detail"][:500], log))
+            log = [_showable(line) for line in body["log"][-20:] if isinstance(line, str)]
+            self.reply(spawner, spawner.gave_up(body["code"] & 0xFF, _showable(body["detail"]), log))
+
+
+def _showable(text: str) -> str:
+    """Shorten *text*, and replace what no page could be encoded with."""
+    return text[:500].encode(errors="replace").decode()
 
 
 default_handlers[:] = [

@@ -68,4 +68,5 @@ def load_job(stored: Any) -> Job | None:
 
 
 def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    # What somebody sends as a secret may be any text that JSON can hold, half a surrogate pair included.
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

@@ -375,6 +375,7 @@ def start_server(spec, claim, scratch, runtime_dir):
         if server.stopping or attempt == 3 or not taken:
             raise failure_of(server, code)
         say("port %d was taken by somebody else, trying another" % port)
+        Server.current = None  # a signal that comes now ends the job
 
 
 def pass_on(number, frame):

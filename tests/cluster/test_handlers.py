@@ -49,6 +49,7 @@ async def test_only_the_job_itself_is_heard(hub: Hub, users: list[str]) -> None:
     claim, report = "/hub/api/snowyspawner/claim", "/hub/api/snowyspawner/report"
     for path, body, status in (
         (claim, {**right, "secret": "x" * 43}, 404),
+        (claim, {**right, "secret": "\ud800"}, 404),
         (claim, {**right, "name": "jupyter-lab-00000000"}, 404),
         (claim, {**right, "job_id": "999999"}, 404),
         (claim, {**right, "server": -1}, 404),
@@ -67,6 +68,9 @@ async def test_only_the_job_itself_is_heard(hub: Hub, users: list[str]) -> None:
         (report, {**right, "port": 4000, "detail": "x" * 70000}, 400),
     ):
         assert await post(hub, path, body) == status, (path, body)
+    deep = "[" * 30000 + "]" * 30000
+    async with aiohttp.ClientSession() as session, session.post(f"{hub.url}{claim}", data=deep) as answer:
+        assert answer.status == 400
     assert await hub.state(users[0]) == before
 
 
