@@ -6,7 +6,7 @@ from typing import Any
 
 from traitlets.config.loader import LazyConfigValue
 
-from . import request, site
+from . import request, restart, site
 from ._share import share_dir
 from .spawner import SnowySpawner, ineffective_traits
 
@@ -38,7 +38,12 @@ def set_config(c: Any) -> None:
     - ``JupyterHub.cleanup_servers = False``: else jobs that wait die with the hub;
     - ``JupyterHub.concurrent_spawn_limit = 0``: jobs in the queue count as spawning;
     - ``JupyterHub.init_spawners_timeout = 1``: else the hub starts 10 seconds later while any server is looked for;
+    - ``JupyterHub.tornado_settings["slow_spawn_timeout"] = 3``: else a page stays blank for 10 seconds while a job
+      waits;
+    - ``Spawner.consecutive_failure_limit = 0``: jobs that fail must not end the hub;
     - ``JupyterHub.template_paths``: our pages first.
+
+    A hub that starts with it also carries out the stops that it had not finished when it last ended.
 
     Raises `ConfigError` (a `snowyspawner.site.SiteError` for the Site).
     """
@@ -63,6 +68,13 @@ def set_config(c: Any) -> None:
     ):
         if name not in hub:
             setattr(hub, name, value)
+    settings = hub.get("tornado_settings", {})
+    if isinstance(settings, LazyConfigValue):
+        settings.update({"slow_spawn_timeout": 3} | settings.to_dict().get("update", {}))
+    else:
+        hub.tornado_settings = {"slow_spawn_timeout": 3, **settings}
+    if not any("consecutive_failure_limit" in c[name] for name in ("Spawner", *ours) if name in c):
+        c.Spawner.consecutive_failure_limit = 0
     templates = str(share_dir() / "templates")
     paths = hub.get("template_paths", [])
     if isinstance(paths, LazyConfigValue):
@@ -72,3 +84,4 @@ def set_config(c: Any) -> None:
         hub.template_paths = [*paths, templates]
     if "spawner_class" not in hub:
         hub.spawner_class = SnowySpawner
+    restart.schedule()

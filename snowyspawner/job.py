@@ -33,6 +33,19 @@ class Job(BaseModel):
     node: str = ""
     port: int = 0
     token_id: int | None = None
+    begun_at: float = 0.0  # epoch seconds: when it left the queue; 0: not yet
+    served_at: float = 0.0  # epoch seconds: when its server answered
+
+    @property
+    def queue_seconds(self) -> float:
+        """Return how long it waited for its turn: from its submission, or the time it was to begin."""
+        due = max(self.submitted_at, self.request.get("begin") or 0)
+        return max(0.0, (self.begun_at or time.time()) - due)
+
+    @property
+    def launch_seconds(self) -> float:
+        """Return how long its server took to answer; so far, if it has not."""
+        return max(0.0, (self.served_at or time.time()) - self.begun_at) if self.begun_at else 0.0
 
     @property
     def alive(self) -> bool:
@@ -42,6 +55,33 @@ class Job(BaseModel):
     def knows(self, secret: str) -> bool:
         """Tell whether *secret* is this job's, in a time that does not depend on it."""
         return hmac.compare_digest(_hash(secret), self.secret_hash)
+
+
+class Ended(BaseModel):
+    """How a session ended, as data: the sentences are `words`' business. Kept until the next start."""
+
+    job_id: str = ""
+    state: str = ""  # Slurm's (TIMEOUT), or REQUEUED, or UNKNOWN: Slurm lost sight of it
+    exit_code: int = 0  # the launcher's own if it could still say it, else the batch script's
+    signal: int = 0
+    by: str = ""  # for CANCELLED: the user name of who did it
+    stopped: bool = False  # by the person, here
+    reason: str = ""  # an `errors.Reason` if it never served
+    detail: str = ""
+    log: list[str] = []  # the last lines
+    reported: bool = False  # the job itself said exit_code, detail and log
+    node: str = ""
+    begun_at: float = 0.0  # epoch seconds; 0: it never left the queue
+    ended_at: float = 0.0  # epoch seconds
+    request: dict[str, Any] = {}  # SessionRequest.model_dump()
+
+
+def load_ended(stored: Any) -> Ended | None:
+    """Read a stored `Ended`; None when there is none, or none that can be read."""
+    try:
+        return Ended.model_validate(stored) if stored else None
+    except ValidationError:
+        return None
 
 
 def new_job(server_name: str, request: dict[str, Any]) -> tuple[Job, str]:

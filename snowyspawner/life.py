@@ -7,31 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pwd
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from . import words
+from . import status, words
 from .errors import SessionError
-from .job import STATE_VERSION, Job, Phase, load_job
+from .job import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
+from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from .request import RequestError, SessionRequest
 from .site import Site
-from .slurm.client import ASK, ENDED, KILL, WAITING, JobEnd, SlurmError, SlurmTimeoutError, prefix_for
+from .slurm.client import JobEnd, SlurmError, SlurmTimeoutError, prefix_for
 from .slurm.facts import Facts, shared_facts
 from .slurm.queue import QueueWatcher, Watched, shared_watcher
+from .stopping import cancel
 from .words import Words
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
 _ADOPT_FOR = 120.0
 # After sbatch has timed out: so long may the job take to appear.
 _APPEAR_FOR = 30.0
+# A job that squeue no longer shows, that sacct has no end of and whose server is silent is given up then.
+_UNKNOWN_FOR = 600.0
 
 
 class Life:
     """What the hub knows of one server's job, and what it does about it.
 
-    *store* writes `state` to the hub's database at once, *log* is the spawner's, *label* names the server in it.
+    *store* writes `state` to the hub's database at once, *log* is the spawner's, *label* names the server in it,
+    *who* is the person. *timeout* is what Slurm's commands get, in seconds.
     """
 
     def __init__(
@@ -40,12 +46,13 @@ class Life:
         store: Callable[[], None],
         log: logging.Logger | logging.LoggerAdapter[logging.Logger],
         label: Callable[[], str],
+        who: Callable[[], str],
+        timeout: float = 30.0,
     ) -> None:
-        self.site, self.store, self.log, self.label = site, store, log, label
+        self.site, self.store, self.log, self.label, self.who, self.timeout = site, store, log, label, who, timeout
         self.job: Job | None = None
-        self.last: dict[str, Any] | None = None  # how the previous job ended
+        self.last: Ended | None = None  # how the previous job ended
         self.last_request: dict[str, str] = {}  # the options of the last accepted request
-        self.account: pwd.struct_passwd | None = None  # whom jobs run as
         self.attached = False  # a start() of this hub follows the job
         self.claimed_here = False  # the job has its environment from this hub
         self.failure: SessionError | None = None
@@ -54,10 +61,15 @@ class Life:
 
     # -- state -------------------------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being done about the job right now."""
+        return any(not task.done() for task in self._tasks.values())
+
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what an earlier hub stored."""
         self.job = load_job(state.get("job"))
-        self.last = state.get("last")
+        self.last = load_ended(state.get("last"))
         self.last_request = state.get("last_request") or {}
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +77,7 @@ class Life:
         return {
             "version": STATE_VERSION,
             "job": self.job.model_dump() if self.job else None,
-            "last": self.last,
+            "last": self.last.model_dump() if self.last else None,
             "last_request": self.last_request,
         }
 
@@ -82,12 +94,17 @@ class Life:
     @property
     def watcher(self) -> QueueWatcher:
         """The cluster's one queue watcher."""
-        return shared_watcher(self.site.cluster, self.site.slurm_conf, self.log)
+        return shared_watcher(self.site.cluster, self.site.slurm_conf, self.log, self.timeout)
 
     @property
     def facts(self) -> Facts:
         """What accounting says of people."""
         return shared_facts(self.watcher.client, self.log)
+
+    @property
+    def status(self) -> status.Status:
+        """What is happening, as data. Reads memory only."""
+        return status.of(self.job, self._watched, self.watcher, self.site)
 
     async def check_room(self, choice: SessionRequest, user: str) -> None:
         """Refuse what this person has too much of already. Raises `RequestError`; Slurm away: Slurm decides."""
@@ -114,31 +131,39 @@ class Life:
 
     # -- submission --------------------------------------------------------------------------------------------
 
-    async def find_account(self, name: str) -> pwd.struct_passwd:
-        """Look up whom the jobs of *name* run as. Raises `SessionError`."""
+    async def account(self) -> pwd.struct_passwd:
+        """Look up whom the jobs run as. Raises `SessionError`."""
         try:
             # May ask LDAP, which may be slow.
-            self.account = await asyncio.to_thread(pwd.getpwnam, name)
+            return await asyncio.to_thread(pwd.getpwnam, self.who())
         except KeyError:
-            message = Words(f"{name} has no account on this machine.", "Tell support.")
+            message = Words(f"{self.who()} has no account on this machine.", "Tell support.")
             raise SessionError(message, reason="unsupported") from None
-        return self.account
 
-    async def submit(self, job: Job, text: str, env: Mapping[str, str]) -> None:
-        """Hand the script *text* to sbatch as this person; *env* is all that the job inherits.
+    async def _prefix(self) -> list[str]:
+        """Return the words that make scancel run as the person. Raises `SlurmError`: may be tried again."""
+        try:
+            return prefix_for(await self.account())
+        except SessionError as error:
+            if os.geteuid() == 0:
+                return []  # the account is gone, the job is not: root may cancel any
+            raise SlurmError("scancel", -1, str(error)) from None
+
+    async def submit(self, job: Job, text: str, prefix: Sequence[str], env: Mapping[str, str]) -> None:
+        """Hand the script *text* to sbatch; *prefix* makes it run as the person, *env* is all that the job inherits.
 
         Raises `SessionError` with what Slurm said. A caller that is cancelled does not stop it.
         """
         self.job, self.last, self.attached = job, None, True
         self.store()
         # In a task of its own: whoever cancels this start must not cut sbatch off from its answer.
-        await asyncio.shield(self.in_background("submit", self._sbatch(job, text, env)))
+        await asyncio.shield(self.in_background("submit", self._sbatch(job, text, prefix, env)))
         if self.failure:
             raise self.failure
 
-    async def _sbatch(self, job: Job, text: str, env: Mapping[str, str]) -> None:
+    async def _sbatch(self, job: Job, text: str, prefix: Sequence[str], env: Mapping[str, str]) -> None:
         try:
-            job_id, cluster = await self.watcher.client.submit(text, prefix_for(self._who(), env), env)
+            job_id, cluster = await self.watcher.client.submit(text, prefix, env)
         except SlurmTimeoutError as error:
             # The job may have been accepted all the same; then it has its name.
             if not await self.found(job, time.time() + _APPEAR_FOR):
@@ -152,25 +177,28 @@ class Life:
 
     def _refused(self, job: Job, error: SlurmError) -> None:
         self.failure = SessionError(words.refusal(error.stderr), reason="slurm", detail=error.stderr)
+        self.last = Ended(reason="slurm", detail=error.stderr, ended_at=time.time(), request=job.request)
         self.attached = False
         self.enter(job, "ended")
 
     async def found(self, job: Job, until: float | None = None) -> bool:
         """Tell whether the stored job exists; one whose id was never stored is looked for by its name.
 
-        *until* is in epoch seconds; by default, as long as an sbatch that outlived its hub may take.
+        It does not only once Slurm has answered, after *until* (epoch seconds; by default, as long as an sbatch
+        that outlived its hub may take), and did not know it.
         """
         until = job.submitted_at + _ADOPT_FOR if until is None else until
         while not job.job_id:
-            job_id = ""
+            late, job_id = time.time() > until, ""
             try:
-                job_id = await self.watcher.client.find(job.name, self._who().pw_name)
+                job_id = await self.watcher.client.find(job.name, self.who())
             except SlurmError as error:
                 self.log.warning("Looking for job %s: %s", job.name, error)
+                late = False  # no answer is no answer
             if job_id:
                 self.log.info("Found job %s (%s)", job_id, job.name)
                 self.enter(job, "pending" if job.phase == "submitting" else job.phase, job_id=job_id)
-            elif time.time() > until:
+            elif late:
                 return False
             else:
                 await asyncio.sleep(2)
@@ -184,6 +212,13 @@ class Life:
             self._watched = self.watcher.watch(job.job_id, job.submitted_at)
         return self._watched
 
+    async def looked_at(self, job: Job, patience: float = 5.0) -> None:
+        """Wait until Slurm was asked about the job once, *patience* seconds at most."""
+        watched = self.watch(job)
+        if watched.row is None and watched.end is None:
+            await watched.changed(patience)
+            await asyncio.sleep(0)  # whoever was woken as well goes first, and notes an end
+
     async def until_serving(self, job: Job, queue_timeout: float, launch_timeout: float) -> None:
         """Follow the job until its server answers. Raises `SessionError` when it cannot, or takes too long.
 
@@ -196,12 +231,12 @@ class Life:
         while job.phase != "serving":
             if self.failure:
                 raise self.failure
-            if watched.end:
-                raise self._ended_early(job, watched.end)
             now = time.time()
-            running = watched.row is not None and watched.row.state not in WAITING
-            if launched is None and (job.phase == "launching" or running):
+            if end := watched.end or self._lost(watched, now):
+                raise self._ended_early(job, end)
+            if launched is None and (job.phase == "launching" or watched.has_run):
                 launched = now
+                job.begun_at = job.begun_at or (watched.row.start if watched.row and watched.has_run else None) or now
             if launched is not None:
                 left = launched + launch_timeout - now
                 if left <= 0:
@@ -215,7 +250,14 @@ class Life:
                 if left <= 0:
                     slow = Words("The job waited too long in the queue.", "Ask for less, or try another partition.")
                     raise SessionError(slow, reason="queue_timeout", detail=f"{queue_timeout:g} seconds")
-            await watched.changed(min(left, 3600.0))
+            await watched.changed(min(left, 60.0))
+
+    @staticmethod
+    def _lost(watched: Watched, now: float) -> JobEnd | None:
+        """Return the end of a job that Slurm has not seen end, but that can serve nobody any more."""
+        if watched.requeued:
+            return JobEnd("REQUEUED", 0, 0)
+        return JobEnd("UNKNOWN", 0, 0) if watched.unknown_for(now) > _UNKNOWN_FOR else None
 
     def _ended_early(self, job: Job, end: JobEnd) -> SessionError:
         if end.exit_code in words.LAUNCHER_CODES:
@@ -235,23 +277,23 @@ class Life:
             "node": job.node or (row.node if row and row.node else "?"),
         }
 
-    def describe(self) -> tuple[int, str]:
-        """Say what is happening: percent, sentence. Reads memory only."""
+    def started(self, error: BaseException | None) -> None:
+        """Note how a start ended: *error*, None if it serves. One line in the log, whatever happened."""
         job = self.job
-        if job is None or job.phase == "submitting":
-            return 5, "Handing the job to Slurm."
-        if job.phase in ("stopping", "ended"):
-            return 95, "Stopping."
-        row = self._watched.row if self._watched else None
-        if job.phase == "pending":
-            if row is None:
-                return 10, f"Job {job.job_id} is in the queue."
-            if row.state in WAITING:
-                return 20, f"Job {job.job_id} is in the queue. {words.reason(row.reason)}"
-            return 50, f"Job {job.job_id} has started on node {row.node}."
-        if job.phase == "launching":
-            return 70, f"JupyterLab is starting on node {job.node}, environment {job.request['environment']}."
-        return 90, f"JupyterLab answers on node {job.node}."
+        outcome, cause = "serving", ""
+        if isinstance(error, SessionError):
+            # For whoever looks afterwards; stop() comes next, and must not be taken for the person's.
+            self.failure, outcome, cause = error, "failed", error.reason
+        elif error is not None:
+            outcome, cause = ("cancelled", "") if isinstance(error, asyncio.CancelledError) else ("failed", "other")
+        STARTS.labels(outcome, cause).inc()
+        queue, launch = (job.queue_seconds, job.launch_seconds) if job else (0.0, 0.0)
+        if job and outcome == "serving":
+            QUEUE_SECONDS.observe(queue)
+            LAUNCH_SECONDS.observe(launch)
+        line = "Start of %s: outcome=%s%s job=%s queue=%.1fs launch=%.1fs"
+        job_id = job.job_id if job else ""
+        self.log.info(line, self.label(), outcome, f" cause={cause}" if cause else "", job_id or "-", queue, launch)
 
     # -- what the job says -------------------------------------------------------------------------------------
 
@@ -262,12 +304,12 @@ class Life:
     def claimed(self, job: Job, job_id: str, node: str) -> None:
         """Note that the job has started and gets its environment now."""
         self.claimed_here = True
-        self.enter(job, "launching", job_id=job_id, node=node)
+        self.enter(job, "launching", job_id=job_id, node=node, begun_at=job.begun_at or time.time())
         self.watch(job).wake()
 
     def serving(self, job: Job, port: int, node: str) -> None:
         """Note where the server answers."""
-        self.enter(job, "serving", port=port, node=node)
+        self.enter(job, "serving", port=port, node=node, served_at=time.time())
         self.watch(job).wake()
 
     def gave_up(self, job: Job, code: int, detail: str, log: list[str]) -> None:
@@ -275,33 +317,62 @@ class Life:
         if job.phase == "launching":
             said = words.launch_failure(code, **self._facts(job))
             self.failure = SessionError(said, reason="launch", detail=detail, log=log)
-        self.last = {"job_id": job.job_id, "exit_code": code, "detail": detail, "log": log}
+        self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True)
         self.store()
         self.watch(job).wake()
         self.watcher.kick()
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    async def guard(self, job: Job, ended: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Wait for the end of a serving job, record it and call *ended*."""
+    async def guard(
+        self,
+        job: Job,
+        answers: Callable[[], Awaitable[bool]],
+        ended: Callable[[], Coroutine[Any, Any, Any]],
+    ) -> None:
+        """Wait for the end of a serving job, record it and call *ended*; *answers* asks the server itself."""
         watched = self.watch(job)
         while watched.end is None and job.phase == "serving":
-            await watched.changed()
+            lost = self._lost(watched, time.time())
+            # Slurm may have lost sight of a server that is well.
+            if lost and (lost.state == "REQUEUED" or not await answers()):
+                self.enter(job, "stopping")
+                await cancel(self.watcher, watched, self._prefix, 0.0, self.log)
+                self.record_end(job, lost)
+                await ended()
+                return
+            await watched.changed(60.0)
         if job.phase == "serving":
             self.record_end(job)
             await ended()
 
-    def record_end(self, job: Job) -> None:
-        """The job is over, or Slurm has promised it: keep why, and stop watching."""
-        end = self._watched.end if self._watched else None
+    def record_end(self, job: Job, end: JobEnd | None = None, stopped: bool = False) -> None:
+        """The job is over, or Slurm has promised it: keep why, and stop watching. *stopped*: by the person."""
+        watched = self._watched
+        end = end or (watched.end if watched else None)
+        last = self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
         if end:
-            before = self.last if self.last and self.last.get("job_id") == job.job_id else {}
-            # What the job itself said goes first: sacct shows exit code 137 as 9.
-            self.last = {**end._asdict(), **before, "job_id": job.job_id}
-        self.log.info("Job %s of %s is over: %s", job.job_id, self.label(), end.state if end else "cancelled")
+            last.state, last.signal, last.by = end.state, end.signal, _name(end.by)
+            if not last.reported:
+                # What the job itself said goes first: sacct shows exit code 137 as 9.
+                last.exit_code = end.exit_code
+        if self.failure and not last.reason:
+            last.reason, last.detail = self.failure.reason, last.detail or self.failure.detail
+            last.log = last.log or self.failure.log
+        last.stopped = stopped and not self.failure
+        last.ended_at, last.begun_at, last.node, last.request = time.time(), job.begun_at, job.node, job.request
+        self.last = last
+        shown = "STOPPED" if last.stopped else last.state or "CANCELLED"
+        ENDS.labels(shown).inc()
+        served = last.ended_at - job.served_at if job.served_at else 0.0
+        line = "End of %s: state=%s exit_code=%d job=%s queue=%.1fs launch=%.1fs served=%.1fs"
+        spent = (job.queue_seconds, job.launch_seconds, served)
+        self.log.info(line, self.label(), shown, last.exit_code, job.job_id or "-", *spent)
         self.watcher.unwatch(job.job_id)
         self._watched, self.attached = None, False
         self.enter(job, "ended")
+        if watched:
+            watched.wake()  # whoever still follows it
 
     async def stop(self, grace: float) -> Job | None:
         """End the job; return it, or None when there was none.
@@ -317,46 +388,12 @@ class Life:
             return None
         self.enter(job, "stopping")
         if await self.found(job):
-            await self._cancel(job, grace)
-        self.record_end(job)
+            await cancel(self.watcher, self.watch(job), self._prefix, grace, self.log)
+        if job.alive:
+            self.record_end(job, stopped=True)
         return job
 
-    async def _cancel(self, job: Job, grace: float) -> None:
-        """Ask the server to end, after *grace* seconds end the job, then kill what is left; wait for the end.
-
-        Slurm away: try until it is back.
-        """
-        prefix, watched = prefix_for(self._who()), self.watch(job)
-        stages: list[tuple[Sequence[str], float]] = [((), 5.0), (KILL, 5.0)]
-        if watched.row and watched.row.state == "RUNNING":
-            stages.insert(0, (ASK, grace))
-        for how, patience in stages:
-            pause = 1.0
-            while not watched.end:
-                try:
-                    await self.watcher.client.cancel(job.job_id, prefix, how)
-                    break
-                except SlurmError as error:
-                    self.log.warning("Cannot cancel job %s yet: %s", job.job_id, error)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 30.0)
-            deadline = time.monotonic() + patience
-            while not watched.end and time.monotonic() < deadline:
-                # Nothing of it runs any more; Slurm only tidies up.
-                if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
-                    return
-                self.watcher.kick()
-                await watched.changed(0.3)
-            if watched.end:
-                return
-        self.log.warning("Job %s is slow to end; Slurm has accepted its cancellation", job.job_id)
-
     # -- helpers -----------------------------------------------------------------------------------------------
-
-    def _who(self) -> pwd.struct_passwd:
-        if self.account is None:
-            raise RuntimeError("find_account was not called")
-        return self.account
 
     def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* unless the task of that name is still running; keep it, and log what it raises."""

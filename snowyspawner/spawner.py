@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakValueDictionary
 
 from batchspawner import SlurmSpawner
 from batchspawner.batchspawner import BatchSpawnerBase
@@ -22,6 +23,8 @@ from .form import render
 from .job import Job, Phase, new_job
 from .life import Life
 from .site import load as load_site
+from .slurm.client import prefix_for
+from .status import Status
 from .words import Words
 
 # What the person typed and what was wrong with it, for the form that comes back. JupyterHub renders it for the
@@ -80,6 +83,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         min=0.0,
         help="""
         Seconds that a server has to leave after SIGTERM, before everything in the job gets SIGKILL.
+        """,
+    ).tag(config=True)
+
+    command_timeout = Float(
+        30.0,
+        min=1.0,
+        help="""
+        Seconds that each of Slurm's commands has to answer.
+
+        A command that takes longer is ended. A job that sbatch was handing over then is looked for by its name.
         """,
     ).tag(config=True)
 
@@ -156,11 +169,29 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Load the Site. Raises `SiteError` if it cannot be used."""
         super().__init__(**kwargs)
         self.choice = None
-        self.life = Life(load_site(self.site), self._store, self.log, lambda: str(self._log_name))
+        self.life = self._find_life()
+
+    def _find_life(self) -> Life:
+        """Return the life of this server: JupyterHub drops Spawner objects, whose jobs may still be ending.
+
+        Two lives would write over each other's state.
+        """
+        hooks = (self._store, self.log, lambda: str(self._log_name), lambda: str(self.user.name))
+        session = inspect(self.orm_spawner).session if self.orm_spawner else None
+        lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
+        life: Life | None = lives.get(self.orm_spawner.id) if session else None
+        if life is None or not life.busy:
+            life = Life(load_site(self.site), *hooks, timeout=self.command_timeout)
+            if session and self.orm_spawner.id is not None:
+                lives[self.orm_spawner.id] = life
+        else:
+            life.store, life.log, life.label, life.who = hooks
+        return life
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what an earlier hub stored."""
-        self.life.load(state)
+        if not self.life.busy:
+            self.life.load(state)
         self._show_job_id()
 
     def get_state(self) -> dict[str, Any]:
@@ -197,27 +228,35 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """
         if self.internal_ssl:
             raise SessionError(Words("internal_ssl is not supported by snowyspawner yet."), reason="unsupported")
-        life = self.life
-        await life.find_account(self.user.name)
+        life, error = self.life, None
         life.failure, life.claimed_here = None, False
-        if life.job and life.job.phase in ("serving", "stopping"):
-            # JupyterHub has given that server up, and its token; a hub died while it stopped it.
-            await self.stop()
-        job = life.job
-        if job is None or not life.resumable or not await life.found(job):
+        try:
+            if life.job and life.job.phase in ("serving", "stopping"):
+                # JupyterHub has given that server up, and its token; a hub died while it stopped it.
+                await self.stop()
+                life.failure = None
+            return await self._serve()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            life.started(error)
+
+    async def _serve(self) -> str:
+        job = self.life.job
+        if job is None or not self.life.resumable or not await self.life.found(job):
             job = await self._submit()
-        life.attached = True
+        self.life.attached = True
         self._keep_token(job)
-        await life.until_serving(job, self.queue_timeout, self.launch_timeout)
-        url = self._address(job)
-        await self._reach(url, job)
+        await self.life.until_serving(job, self.queue_timeout, self.launch_timeout)
+        await self._reach(job)
         self._guard(job)
-        return url
+        return self._address(job)
 
     async def _submit(self) -> Job:
-        account, choice = self.life.account, self.choice
-        if account is None or choice is None:
-            raise RuntimeError("JupyterHub calls apply_user_options before start, and start looks up the account")
+        account, choice = await self.life.account(), self.choice
+        if choice is None:
+            raise RuntimeError("JupyterHub calls apply_user_options before start")
         job, secret = new_job(self.name, choice.model_dump())
         target = script.Target(
             name=job.name,
@@ -232,8 +271,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise SessionError(message, reason="unsupported", detail=str(error)) from None
         # A time and a reservation pass; offered again, they would be refused.
         self.life.last_request = {**choice.options(self.life.site), "begin": "", "reservation": ""}
+        env = script.environment(account, secret)
         try:
-            await self.life.submit(job, text, script.environment(account, secret))
+            await self.life.submit(job, text, prefix_for(account, env), env)
         except SessionError as error:
             if error.words.field:
                 self._mark({error.words.field: error.jupyterhub_message})
@@ -250,24 +290,25 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     def _address(self, job: Job) -> str:
         return f"http://{self.life.site.address(job.node)}:{job.port}"
 
-    async def _reach(self, url: str, job: Job) -> None:
+    async def _reach(self, job: Job) -> None:
         """Fetch the server's /api as JupyterHub will, so that an address out of reach fails in words."""
-        deadline, problem = time.monotonic() + _REACH_FOR, ""
-        while time.monotonic() < deadline:
-            try:
-                await AsyncHTTPClient().fetch(
-                    f"{url}{self.server.base_url}api", request_timeout=2, connect_timeout=2, follow_redirects=False
-                )
-                return
-            except HTTPClientError as error:
-                if error.code < 500:
-                    return
-                problem = str(error)
-            except OSError as error:
-                problem = str(error)
+        deadline = time.monotonic() + _REACH_FOR
+        while problem := await self._problem(job):
+            if time.monotonic() > deadline:
+                message = Words(f"The server runs on node {job.node}, but the hub cannot reach it.", "Tell support.")
+                raise SessionError(message, reason="unreachable", detail=f"{self._address(job)}: {problem}")
             await asyncio.sleep(0.2)
-        message = Words(f"The server runs on node {job.node}, but the hub cannot reach it.", "Tell support.")
-        raise SessionError(message, reason="unreachable", detail=f"{url}: {problem}")
+
+    async def _problem(self, job: Job) -> str:
+        """Return why the server does not answer the hub; empty if it does."""
+        url = f"{self._address(job)}{self.server.base_url}api" if self.server else self._address(job)
+        try:
+            await AsyncHTTPClient().fetch(url, request_timeout=2, connect_timeout=2, follow_redirects=False)
+        except HTTPClientError as error:
+            return str(error) if error.code >= 500 else ""
+        except OSError as error:
+            return str(error) or type(error).__name__
+        return ""
 
     async def poll(self) -> int | None:
         """Return None while the session lives, else an exit code.
@@ -276,18 +317,27 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         "not running", touches nothing, and the next start attaches.
         """
         job = self.life.job
-        if job is None or not job.alive:
-            return int((self.life.last or {}).get("exit_code") or 0)
-        if job.phase == "serving":
+        if job is not None and job.phase == "serving":
             self._guard(job)
+            # After a restart, Slurm may know that it ended meanwhile.
+            await self.life.looked_at(job)
+        if job is None or not job.alive:
+            return self.life.last.exit_code if self.life.last else 0
+        if job.phase == "serving":
             return None
         if job.phase == "stopping" and not self.life.attached:
-            # A hub died while it stopped this job.
-            self.life.in_background("stop", self.stop())
+            self.finish_stop()
         return None if self.life.attached else 1
 
+    def finish_stop(self) -> None:
+        """Carry out the stop that a hub before this one began, in the background."""
+        self.life.in_background("stop", self.stop())
+
     def _guard(self, job: Job) -> None:
-        self.life.in_background("guard", self.life.guard(job, self._noticed_end))
+        async def answers() -> bool:
+            return not await self._problem(job)
+
+        self.life.in_background("guard", self.life.guard(job, answers, self._noticed_end))
 
     async def _noticed_end(self) -> None:
         self._drop_token(self.job)
@@ -295,18 +345,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     async def stop(self, now: bool = False) -> None:
         """End the job. Returns only once Slurm has accepted that, or the job is known to be over."""
-        if self.life.account is None:
-            await self.life.find_account(self.user.name)
         self._drop_token(await self.life.stop(0.0 if now else self.stop_grace))
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Yield an event whenever phase, state or reason changes. Reads memory only."""
-        shown: tuple[int, str] | None = None
+        shown: Status | None = None
         while True:
-            now = self.life.describe()
+            now = self.life.status
             if now != shown:
                 shown = now
-                yield {"progress": now[0], "message": now[1]}
+                yield now.event()
             await asyncio.sleep(0.3)
 
     # -- what the job says (called by handlers) ----------------------------------------------------------------

@@ -10,6 +10,9 @@ import snowyspawner
 c = get_config()  # noqa: F821  JupyterHub defines it
 load_subconfig(str(Path(__file__).resolve().parent.parent / "demo" / "jupyterhub_config.py"))  # noqa: F821
 
+# A port of the cluster's own block: another run beside this one must not take it while the hub is down.
+c.JupyterHub.bind_url = f"http://127.0.0.1:{c.JupyterHub.hub_port + 5}"
+
 directory = Path(os.environ["SNOWYSPAWNER_TEST_DIRECTORY"])
 state = Path(os.environ["SNOWYSPAWNER_DEMO_STATE"])
 

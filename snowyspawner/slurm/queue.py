@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 
+from ..metrics import SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
 from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError
 
 # Seconds between two looks, by what the most impatient job is doing.
@@ -21,6 +22,8 @@ NEW_FOR = 60.0  # a job counts as new for so long after its submission, or after
 BACKOFF_LIMIT = 120.0
 # A snapshot may lack a job that was accepted just before it was taken.
 SETTLING = 10.0
+# A job that was accepted is in every snapshot by then, unless squeue does not show it to the hub.
+HIDDEN_AFTER = 60.0
 
 
 class Watched:
@@ -31,6 +34,7 @@ class Watched:
         self.since = since  # epoch seconds: when it became interesting
         self.row: JobRow | None = None
         self.end: JobEnd | None = None
+        self.has_run = False  # some snapshot showed it with a node
         self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
         self.over_since: float | None = None  # epoch seconds: first snapshot in which it was over
         self._news = asyncio.Event()
@@ -44,6 +48,19 @@ class Watched:
         self._news.clear()
         return True
 
+    @property
+    def requeued(self) -> bool:
+        """Whether the job is back in the queue after it had run: what ran in it is gone."""
+        return self.has_run and self.row is not None and self.row.state in WAITING
+
+    def unknown_for(self, now: float) -> float:
+        """Return for how many seconds squeue has answered without this job, and accounting has no end of it."""
+        return 0.0 if self.missing_since is None else now - self.missing_since
+
+    def hidden(self, now: float) -> bool:
+        """Tell whether squeue answers and has never shown this job: Slurm's PrivateData hides it from the hub."""
+        return self.row is None and self.unknown_for(now) > HIDDEN_AFTER
+
     def wake(self) -> None:
         """Wake the waiter: something else about this job has changed."""
         self._news.set()
@@ -54,6 +71,8 @@ class Watched:
             return
         if row and self.row and row.state != self.row.state:
             self.since = time.time()
+        if row and row.state not in WAITING and row.state not in ENDED:
+            self.has_run = True
         self.row, self.end = row or self.row, end
         self._news.set()
 
@@ -70,11 +89,17 @@ class QueueWatcher:
         self._task: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
         self._failures = 0
+        self._last_good = time.time()
+        name = client.cluster or "local"
+        SNAPSHOT_AGE.labels(name).set_function(lambda: time.time() - self._last_good if self._jobs else 0.0)
+        WATCHED_JOBS.labels(name).set_function(lambda: len(self._jobs))
 
     def watch(self, job_id: str, since: float | None = None) -> Watched:
         """Watch *job_id*, submitted at *since* (epoch seconds; now). Watching twice gives the same object."""
         watched = self._jobs.get(job_id)
         if watched is None:
+            if not self._jobs:
+                self._last_good = time.time()  # nobody looked, so nothing is overdue
             watched = self._jobs[job_id] = Watched(job_id, time.time() if since is None else since)
             self.kick()
         if self._task is None or self._task.done():
@@ -120,15 +145,20 @@ class QueueWatcher:
         try:
             rows = await self.client.queue(jobs)
         except (SlurmError, OSError) as error:
+            SQUEUE_SECONDS.labels("failed").observe(time.time() - started)
             self._failures += 1
             self.last_error = error.stderr if isinstance(error, SlurmError) else str(error)
             if self.failing_since is None:
                 self.failing_since = started
                 self.log.warning("Slurm does not answer, keeping the last known state: %s", error)
+                # Whoever waits is to say so.
+                for job in jobs.values():
+                    job.wake()
             return
+        SQUEUE_SECONDS.labels("ok").observe(time.time() - started)
         if self.failing_since is not None:
             self.log.warning("Slurm answers again after %.0f s", time.time() - self.failing_since)
-        self._failures, self.failing_since, self.last_error = 0, None, ""
+        self._failures, self.failing_since, self.last_error, self._last_good = 0, None, "", started
         missing = [job_id for job_id, job in jobs.items() if job_id not in rows and started - job.since > SETTLING]
         over = [job_id for job_id, row in rows.items() if row.state in ENDED and not self._known(job_id)]
         ends: dict[str, JobEnd] = {}
@@ -162,13 +192,17 @@ def shared_watcher(
     cluster: str,
     slurm_conf: str,
     log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    timeout: float = 30.0,
     make: Callable[..., SlurmClient] = SlurmClient,
 ) -> QueueWatcher:
-    """Return the running loop's watcher for a cluster; the first caller makes it."""
+    """Return the running loop's watcher for a cluster; the first caller makes it.
+
+    *timeout* is what each of Slurm's commands gets, in seconds.
+    """
     loop = asyncio.get_running_loop()
     key = (id(loop), cluster, slurm_conf)
     held = _watchers.get(key)
     # The id of a closed loop may be given out again.
     if held is None or held[0] is not loop:
-        held = _watchers[key] = (loop, QueueWatcher(make(cluster, slurm_conf), log))
+        held = _watchers[key] = (loop, QueueWatcher(make(cluster, slurm_conf, timeout), log))
     return held[1]

@@ -21,8 +21,8 @@ LONG_AGO = 1_000_000.0
 class StandInClient(SlurmClient):
     """Stands in for Slurm's commands: answers what the test sets, notes what it was asked."""
 
-    def __init__(self, cluster: str = "", slurm_conf: str = "") -> None:
-        super().__init__(cluster, slurm_conf)
+    def __init__(self, cluster: str = "", slurm_conf: str = "", timeout: float = 30.0) -> None:
+        super().__init__(cluster, slurm_conf, timeout)
         self.rows: dict[str, JobRow] = {}
         self.over: dict[str, JobEnd] = {}
         self.queue_error: Exception | None = None
@@ -366,10 +366,10 @@ def test_a_cluster_has_one_watcher_in_each_event_loop() -> None:
 
     async def ask() -> tuple[QueueWatcher, ...]:
         return (
-            shared_watcher("snowy", "", LOG, make),
-            shared_watcher("snowy", "", LOG, make),
-            shared_watcher("pelle", "", LOG, make),
-            shared_watcher("snowy", "/etc/snowy.conf", LOG, make),
+            shared_watcher("snowy", "", LOG, make=make),
+            shared_watcher("snowy", "", LOG, make=make),
+            shared_watcher("pelle", "", LOG, make=make),
+            shared_watcher("snowy", "/etc/snowy.conf", LOG, make=make),
         )
 
     # An event belongs to the loop it was first waited for in; so a second loop gets its own.

@@ -1,0 +1,30 @@
+"""What the hub counts and times, on JupyterHub's own page /hub/metrics.
+
+Labels come from closed lists only: no person, job or node is in them, so the number of series stays small.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Half a second to half a day: a queue may be as long as a night.
+_QUEUE_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600)
+_LAUNCH_BUCKETS = (1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 180)
+_SQUEUE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+#: Starts by outcome (serving, failed, cancelled) and cause (a `errors.Reason`; empty unless failed).
+STARTS = Counter("snowyspawner_starts", "Starts of sessions, by outcome and cause", ["outcome", "cause"])
+#: Sessions that are over, by Slurm's state or ``STOPPED`` (by the person).
+ENDS = Counter("snowyspawner_ends", "Ends of sessions, by Slurm's state", ["state"])
+#: From submission, or the time it should begin, to the job's start.
+QUEUE_SECONDS = Histogram("snowyspawner_queue_seconds", "Time of jobs in the queue", buckets=_QUEUE_BUCKETS)
+#: From the job's start until its server answers.
+LAUNCH_SECONDS = Histogram("snowyspawner_launch_seconds", "Time of servers to start", buckets=_LAUNCH_BUCKETS)
+#: The watcher's squeue, by outcome (ok, failed).
+SQUEUE_SECONDS = Histogram(
+    "snowyspawner_squeue_seconds", "Duration of squeue calls", ["outcome"], buckets=_SQUEUE_BUCKETS
+)
+#: Since the last good snapshot of the queue; 0 while no job is watched.
+SNAPSHOT_AGE = Gauge("snowyspawner_snapshot_age_seconds", "Age of the last good squeue answer", ["cluster"])
+#: Jobs that are watched.
+WATCHED_JOBS = Gauge("snowyspawner_watched_jobs", "Jobs that the queue watcher watches", ["cluster"])

@@ -1,0 +1,51 @@
+"""End a job: asked to first, then told to, then killed. Slurm away: tried until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from .slurm.client import ASK, ENDED, KILL, SlurmError
+from .slurm.queue import QueueWatcher, Watched
+
+_PATIENCE = 5.0  # seconds between scancel and the next stage
+_PAUSE, _PAUSE_LIMIT = 1.0, 30.0  # seconds between two tries while Slurm does not answer
+
+
+async def cancel(
+    watcher: QueueWatcher,
+    watched: Watched,
+    prefix: Callable[[], Awaitable[Sequence[str]]],
+    grace: float,
+    log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+) -> None:
+    """Ask the server to end, after *grace* seconds end the job, then kill what is left; wait for the end.
+
+    Returns only once Slurm has accepted that, or the job is over. *prefix* gives the words that make a command run
+    as the person; it may raise `SlurmError`, and is asked again.
+    """
+    stages: list[tuple[Sequence[str], float]] = [((), _PATIENCE), (KILL, _PATIENCE)]
+    if grace and watched.row and watched.row.state == "RUNNING":
+        stages.insert(0, (ASK, grace))
+    for how, patience in stages:
+        pause = _PAUSE
+        while not watched.end:
+            try:
+                await watcher.client.cancel(watched.job_id, await prefix(), how)
+                break
+            except SlurmError as error:
+                log.warning("Cannot cancel job %s yet: %s", watched.job_id, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _PAUSE_LIMIT)
+        deadline = time.monotonic() + patience
+        while not watched.end and time.monotonic() < deadline:
+            # Nothing of it runs any more; Slurm only tidies up.
+            if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
+                return
+            watcher.kick()
+            await watched.changed(0.3)
+        if watched.end:
+            return
+    log.warning("Job %s is slow to end; Slurm has accepted its cancellation", watched.job_id)
