@@ -60,17 +60,10 @@ class Hub:
         self.directory.mkdir(parents=True, exist_ok=True)
         # Jobs look for images in it, whatever the umask of the run.
         self.directory.chmod(0o755)
-        env = {
-            **os.environ,
-            **self.cluster.env,
-            "SNOWYSPAWNER_DEMO_STATE": str(self.cluster.state),
-            "SNOWYSPAWNER_TEST_TOKEN": self.token,
-            "SNOWYSPAWNER_TEST_DIRECTORY": str(self.directory),
-        }
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
-                env=env,
+                env=self.environment(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -80,6 +73,21 @@ class Hub:
         self.session = self.session or aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"})
         self.url = await until(self._published, 60, f"the hub's address in {self.log_path}")
         await until(self._answers, 60, f"the hub's answer; see {self.log_path}")
+
+    def environment(self) -> dict[str, str]:
+        """What the hub inherits."""
+        return {
+            **os.environ,
+            **self.cluster.env,
+            "SNOWYSPAWNER_DEMO_STATE": str(self.cluster.state),
+            "SNOWYSPAWNER_TEST_TOKEN": self.token,
+            "SNOWYSPAWNER_TEST_DIRECTORY": str(self.directory),
+        }
+
+    @property
+    def api(self) -> str:
+        """The hub's own address, without its proxy."""
+        return (self.directory / "api").read_text().strip()
 
     def command(self) -> list[str]:
         """What starts the hub."""

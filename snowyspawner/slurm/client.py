@@ -11,6 +11,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -264,6 +265,7 @@ class SlurmClient:
                     env=dict(env),
                     cwd="/",
                     umask=umask,
+                    start_new_session=True,  # so that what it started itself can be ended with it
                     stdin=asyncio.subprocess.PIPE if data is not None else asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
@@ -278,9 +280,10 @@ class SlurmClient:
                 # Reached with a live process only when it timed out or the caller was cancelled. What sudo
                 # started belongs to another user: it cannot be killed, so it is not waited for either.
                 if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        process.kill()
-                        await process.wait()
+                    with contextlib.suppress(ProcessLookupError, PermissionError, asyncio.TimeoutError, TimeoutError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                        # Not for ever: wait() is over only when nobody has its pipes any more.
+                        await asyncio.wait_for(process.wait(), 2)
         if process.returncode:
             raise SlurmError(command, process.returncode, err.decode(errors="replace").strip())
         return out.decode(errors="replace")

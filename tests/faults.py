@@ -1,0 +1,139 @@
+"""A hub whose Slurm commands can be made to fail, and a Slurm whose daemons can go away."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from demo.daemons import Daemons, stop
+
+from .hubs import Hub, until
+
+COMMANDS = ("sbatch", "scancel", "squeue", "sacct")
+
+# The real command, unless the test has put something in its way.
+_WRAPPER = """#!/bin/sh
+# {name}
+[ -x "{fault}" ] && exec "{fault}" "$@"
+exec {real} "$@"
+"""
+
+
+class FaultHub(Hub):
+    """A hub of its own ports and state, on a PATH whose Slurm commands are wrappers.
+
+    *site* is laid over the cluster's Site, *traits* are SnowySpawner's.
+    """
+
+    def __init__(self, cluster: Any, directory: Path, site: dict[str, Any] | None = None, **traits: Any) -> None:
+        super().__init__(cluster, directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        self.commands, self.faults = directory / "commands", directory / "faults"
+        directory.mkdir(parents=True)
+        for path in (self.commands, self.faults):
+            path.mkdir()
+        for name in COMMANDS:
+            wrapper = self.commands / name
+            text = _WRAPPER.format(name=name, fault=self.faults / name, real=shutil.which(name))
+            wrapper.write_text(text)
+            wrapper.chmod(0o755)
+        (directory / "over.yaml").write_text(yaml.safe_dump(site or {}))
+        (directory / "traits.yaml").write_text(yaml.safe_dump(traits))
+        self.config = Path(__file__).parent / "fault_hub_config.py"
+        # Added to the hub's environment.
+        self.more_env: dict[str, str] = {}
+
+    def environment(self) -> dict[str, str]:
+        env = super().environment()
+        return {**env, "PATH": f"{self.commands}:{env['PATH']}", **self.more_env}
+
+    def fault(self, command: str, script: str) -> None:
+        """From now on *command* is this shell script; ``$REAL`` is the real one."""
+        path = self.faults / command
+        new = path.with_suffix(".new")
+        new.write_text(f"#!/bin/bash\nREAL={shutil.which(command)}\n{script}\n")
+        new.chmod(0o755)
+        new.rename(path)
+
+    def mend(self, command: str = "") -> None:
+        """Take the faults away again."""
+        for name in [command] if command else COMMANDS:
+            (self.faults / name).unlink(missing_ok=True)
+
+
+class Slow:
+    """How long the hub took to answer, asked every 50 ms meanwhile. Seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @property
+    def worst(self) -> float:
+        return max(self.seconds)
+
+
+@asynccontextmanager
+async def sampled(hub: Hub, every: float = 0.05) -> AsyncIterator[Slow]:
+    """Ask ``GET /hub/api/`` all the time."""
+    slow = Slow()
+
+    async def ask() -> None:
+        # The hub itself, not its proxy: Node's share of two cores is not what is measured.
+        async with aiohttp.ClientSession() as session:
+            while True:
+                began = time.monotonic()
+                async with session.get(f"{hub.api}/") as answer:
+                    await answer.read()
+                slow.seconds.append(time.monotonic() - began)
+                await asyncio.sleep(every)
+
+    task = asyncio.create_task(ask())
+    try:
+        yield slow
+    finally:
+        if task.done():
+            task.result()
+        task.cancel()
+
+
+@asynccontextmanager
+async def away(cluster: Any, *daemons: str) -> AsyncIterator[None]:
+    """Without these daemons of the cluster (``slurmctld-snowy``, ``slurmdbd``, ``mariadbd``); then with them again."""
+    known = Daemons(cluster.state)
+    pids = [known.pid(name) for name in daemons]
+    assert all(pids), (daemons, pids, sorted(path.name for path in (cluster.state / "run").glob("*.pid")))
+    for pid in pids:
+        await asyncio.to_thread(stop, [pid])
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.up)
+
+
+async def ready(hub: Hub, user: str, server: str = "", seconds: float = 90) -> None:
+    """Wait until a server is ready, however often it is asked for."""
+
+    async def serves() -> bool:
+        model = await hub.model(user, server)
+        return bool(model and model["ready"])
+
+    await until(serves, seconds, f"{user}'s server {server!r}; see {hub.log_path}")
+
+
+async def stopped(hub: Hub, user: str, server: str = "", seconds: float = 30) -> dict[str, Any]:
+    """Wait until a server has stopped; return how it ended."""
+
+    async def gone() -> bool:
+        model = await hub.model(user, server)
+        return bool(model and model["stopped"])
+
+    await until(gone, seconds, f"the end of {user}'s server {server!r}; see {hub.log_path}")
+    return (await hub.state(user, server))["last"]
