@@ -17,6 +17,7 @@ from . import status, words
 from .errors import SessionError
 from .job import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
+from .reader import ReadError, shared_reader
 from .request import RequestError, SessionRequest
 from .site import Site
 from .slurm.client import JobEnd, SlurmError, SlurmTimeoutError, prefix_for
@@ -233,7 +234,7 @@ class Life:
                 raise self.failure
             now = time.time()
             if end := watched.end or self._lost(watched, now):
-                raise self._ended_early(job, end)
+                raise self._ended_early(job, end, await self._log_lines(job))
             if launched is None and (job.phase == "launching" or watched.has_run):
                 launched = now
                 job.begun_at = job.begun_at or (watched.row.start if watched.row and watched.has_run else None) or now
@@ -259,13 +260,36 @@ class Life:
             return JobEnd("REQUEUED", 0, 0)
         return JobEnd("UNKNOWN", 0, 0) if watched.unknown_for(now) > _UNKNOWN_FOR else None
 
-    def _ended_early(self, job: Job, end: JobEnd) -> SessionError:
+    def _ended_early(self, job: Job, end: JobEnd, log: list[str]) -> SessionError:
         if end.exit_code in words.LAUNCHER_CODES:
             said = words.launch_failure(end.exit_code, **self._facts(job))
         else:
             said = words.ending(end.state, _name(end.by), end.exit_code, end.signal)
         detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}:{end.signal}"
-        return SessionError(said, reason="ended", detail=detail)
+        return SessionError(said, reason="ended", detail=detail, log=log)
+
+    async def _log_lines(self, job: Job) -> list[str]:
+        """Return the last lines of the log of a job that is over; keep them in `last`, unless it said its own.
+
+        Never raises, and takes no longer than a `Reader` may.
+        """
+        last = self._last_of(job)
+        if last.reported or last.log:
+            return last.log
+        try:
+            found = await shared_reader(self.site).log(job.job_id, await self.account()) or []
+        except (ReadError, SessionError) as error:
+            self.log.warning("Cannot read the log of job %s: %s", job.job_id, error)
+            return []
+        lines = [line[:500] for line in found[-20:]]
+        # It may have said something meanwhile, or a new job may be there.
+        if self.job is job and not self._last_of(job).reported:
+            self.last = self._last_of(job).model_copy(update={"log": lines})
+        return lines
+
+    def _last_of(self, job: Job) -> Ended:
+        """Return what is known so far of how *job* ended."""
+        return self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
 
     def _facts(self, job: Job) -> dict[str, str]:
         image = self.site.images.get(job.request["image"])
@@ -343,6 +367,8 @@ class Life:
                 return
             await watched.changed(60.0)
         if job.phase == "serving":
+            await self._log_lines(job)
+        if job.phase == "serving":  # not stopped meanwhile
             self.record_end(job)
             await ended()
 
@@ -350,7 +376,7 @@ class Life:
         """The job is over, or Slurm has promised it: keep why, and stop watching. *stopped*: by the person."""
         watched = self._watched
         end = end or (watched.end if watched else None)
-        last = self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
+        last = self._last_of(job)
         if end:
             last.state, last.signal, last.by = end.state, end.signal, _name(end.by)
             if not last.reported:

@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,9 +24,10 @@ import pytest
 import yaml
 
 from demo.commands import open_umask
+from snowyspawner.reader import TIMEOUT, NoAnswerError, Reader
 
 from ..hubs import ROOT, Hub, until
-from .test_session import queued
+from .test_session import launcher, queued
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -144,6 +146,7 @@ def _make_broken(cluster: Any) -> Path:
     # Nobody listens on port 1.
     away = {"hub_connect_url": "http://127.0.0.1:1"}
     (directory / "no-hub.json").write_text(json.dumps(away))
+    (directory / "killed.json").write_text(json.dumps(away))
     (directory / "no-hub-yet.json").write_text(json.dumps({**away, "launch_timeout": 2}))
     return directory
 
@@ -430,6 +433,43 @@ async def test_79_scratch_is_full(failures: Failures, broken: Path) -> None:
     assert list(full.iterdir()) == []
 
 
+@pytest.fixture
+def hanging_home(home: Path, tmp_path: Path) -> Iterator[Path]:
+    """The person's home on a disk whose server does not answer: a FUSE file system that has been stopped."""
+    (tmp_path / "disk").mkdir()
+    _run("mksquashfs", tmp_path / "disk", tmp_path / "disk.squashfs", "-quiet", "-no-progress")
+    disk = subprocess.Popen(["squashfuse", "-f", "-o", "allow_other", str(tmp_path / "disk.squashfs"), str(home)])
+    try:
+        for _ in range(50):
+            if home.is_mount():
+                break
+            time.sleep(0.1)
+        assert home.is_mount()
+        disk.send_signal(signal.SIGSTOP)
+        yield home
+    finally:
+        disk.send_signal(signal.SIGCONT)
+        disk.terminate()
+        disk.wait(10)
+
+
+async def test_a_home_that_hangs_keeps_the_hub_waiting_for_seconds_only(
+    cluster: Any, person: str, hanging_home: Path
+) -> None:
+    """Nobody else waits, and no process stays."""
+    reader = Reader(cluster.site)
+    account, other = pwd.getpwnam(person), pwd.getpwnam(list(cluster.users)[1])
+    began = time.monotonic()
+    reading = asyncio.create_task(reader.log("17", account))
+    assert await reader.log("17", other) is None
+    assert time.monotonic() - began < 3
+    assert not reading.done()
+    with pytest.raises(NoAnswerError, match="does a disk hang"):
+        await reading
+    assert time.monotonic() - began < TIMEOUT + 2
+    await until(lambda: not reader._running, 5, "the helper has ended")
+
+
 # -- the server's own ends ---------------------------------------------------------------------------------------
 
 
@@ -441,6 +481,48 @@ async def test_the_server_dies_before_it_answers(failures: Failures) -> None:
     await failures.ended_with(job_id, "3:0")
     last = (await failures.hub.state(failures.person))["last"]
     assert (last["exit_code"], last["log"]) == (3, ["line 1", "line 2", "line 3"])
+
+
+async def test_a_job_that_is_killed_before_it_could_say_anything(failures: Failures) -> None:
+    """The person reads the end of its log."""
+    hub, person = failures.hub, failures.person
+    reading = asyncio.create_task(hub.failure(person, CPU, "killed"))
+    job_id = (await hub.job(person, "killed"))["job_id"]
+    path = Path(pwd.getpwnam(person).pw_dir) / f".snowyspawner-{job_id}.log"
+    await until(lambda: path.exists() and "waiting for the hub" in path.read_text(), 20, "it has looked for the hub")
+    os.kill(launcher(job_id), 9)
+    message = await reading
+    assert "The server was killed." in message
+    line = "snowyspawner: waiting for the hub at http://127.0.0.1:1/hub/api/snowyspawner/"
+    assert f"<pre>{line}" in message
+    last = (await hub.state(person, "killed"))["last"]
+    assert (last["job_id"], last["state"], last["signal"]) == (job_id, "FAILED", 9)
+    assert last["log"][0].startswith(line)
+    assert last["log"] == path.read_text().splitlines()
+
+
+async def test_a_serving_job_that_is_killed(failures: Failures) -> None:
+    """Nobody reports its end; the hub keeps the end of its log."""
+    hub, person = failures.hub, failures.person
+    job_id = (await hub.serve(person, CPU))["job"]["job_id"]
+    os.kill(launcher(job_id), 9)
+    last = await stopped(hub, person)
+    assert (last["job_id"], last["state"], last["signal"]) == (job_id, "FAILED", 9)
+    assert 0 < len(last["log"]) <= 20
+    assert all(line in failures.log(job_id) for line in last["log"])
+
+
+async def test_a_serving_job_of_a_hub_before_this_one_is_killed(failures: Failures) -> None:
+    """The new hub has to find out whose log it is."""
+    hub, person = failures.hub, failures.person
+    job_id = (await hub.serve(person, CPU))["job"]["job_id"]
+    await hub.stop()
+    (hub.directory / "url").unlink()
+    await hub.start()
+    os.kill(launcher(job_id), 9)
+    last = await stopped(hub, person)
+    assert (last["job_id"], last["state"]) == (job_id, "FAILED")
+    assert last["log"]
 
 
 async def test_somebody_cancels_a_job_that_waits(failures: Failures) -> None:

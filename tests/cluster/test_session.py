@@ -118,14 +118,8 @@ async def test_token_is_nowhere_in_slurm(hub: Hub, users: list[str], cluster: An
     slurm("scontrol", "-M", cluster.site.cluster, "write", "batch_script", job_id, str(tmp_path / "script"))
     script = (tmp_path / "script").read_text()
     assert "#SBATCH --partition=devcore" in script
-    launcher = [
-        pid
-        for pid in Path("/proc").glob("[0-9]*")
-        if b"/dev/fd/3" in _read(pid / "cmdline") and f"SLURM_JOB_ID={job_id}\0".encode() in _read(pid / "environ")
-    ]
-    assert len(launcher) == 1
     # What execve gave it: the job's environment as Slurm stored it, before any claim.
-    environment = _read(launcher[0] / "environ").decode()
+    environment = _read(Path(f"/proc/{launcher(job_id)}/environ")).decode()
     assert "SNOWYSPAWNER_SECRET=" in environment
     shown = slurm("scontrol", "-M", cluster.site.cluster, "show", "job", job_id)
     commands = b"".join(_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")).decode(errors="replace")
@@ -134,6 +128,16 @@ async def test_token_is_nowhere_in_slurm(hub: Hub, users: list[str], cluster: An
     log = Path(f"~{users[0]}/.snowyspawner-{job_id}.log").expanduser()
     assert token not in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def launcher(job_id: str) -> int:
+    """The process of a job that runs the launcher."""
+    (found,) = (
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if b"/dev/fd/3" in _read(path / "cmdline") and f"SLURM_JOB_ID={job_id}\0".encode() in _read(path / "environ")
+    )
+    return found
 
 
 def _read(path: Path) -> bytes:

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,14 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from demo.commands import open_umask
 
 from ..hubs import ROOT, Hub, account_prefix
-from .test_session import MKL, facts, queued, show_job
+from .test_failures import stopped
+from .test_session import MKL, facts, launcher, queued, show_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SERVICE = account_prefix("sns")
 SUDOERS = Path(f"/etc/sudoers.d/{SERVICE}")
+# Where administrators put it, but by a name that another checkout's tests do not use.
+HELPER = Path(f"/usr/local/libexec/{SERVICE}-helper")
 
 CONFIG = """
 import os, snowyspawner
@@ -89,26 +96,66 @@ def python(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Any) -> Iterator[str]:
-    """An account for the hub, and share/deploy's sudoers file with the names of this machine in it."""
+def site_file(cluster: Any) -> Path:
+    """The cluster's Site with course files and images, of which some are not for everybody."""
+    first, second = list(cluster.users)[:2]
+    directory: Path = cluster.state / "test-helper"
+    shutil.rmtree(directory, ignore_errors=True)
+    with open_umask():
+        directory.mkdir()
+        (directory / "open.yaml").write_text("name: Machine Learning, å\n")
+        for name, owner in (("first", first), ("second", second)):
+            (directory / f"{name}.yaml").write_text(f"{name}\n")
+            (directory / f"{name}.yaml").chmod(0o400)
+            shutil.chown(directory / f"{name}.yaml", owner, owner)
+        site = {
+            "extends": str(cluster.site_file),
+            "helper": str(HELPER),
+            "courses": {name: f"{directory}/{name}.yaml" for name in ("open", "first", "second", "gone")},
+            "images": {
+                "secret.sif": {"path": f"{directory}/second.yaml"},
+                "gone.sif": {"path": f"{directory}/gone.sif"},
+            },
+        }
+        path = directory / "site.yaml"
+        path.write_text(yaml.safe_dump(site))
+    return path
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Any, python: Path, site_file: Path) -> Iterator[str]:
+    """An account for the hub, share/deploy's sudoers file with the names of this machine in it, and the helper."""
     with pytest.raises(KeyError):
         pwd.getpwnam(SERVICE)
     subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVICE], check=True)
     try:
         text = (ROOT / "share" / "deploy" / "sudoers").read_text()
         text = text.replace("%hpcusers", ", ".join(cluster.users)).replace("\njupyterhub ", f"\n{SERVICE} ")
+        text = text.replace("/usr/local/libexec/snowyspawner-helper\n", f"{HELPER}\n")
+        argv = [str(python.with_name("snowyspawner")), "helper", str(site_file)]
+        printed = subprocess.run(argv, check=True, capture_output=True, cwd="/").stdout
+        HELPER.parent.mkdir(exist_ok=True)
+        HELPER.write_bytes(printed)
+        HELPER.chmod(0o755)
         SUDOERS.touch(0o440)
         SUDOERS.write_text(text)
         subprocess.run(["visudo", "-c", "-f", str(SUDOERS)], check=True, stdout=subprocess.DEVNULL)
         yield SERVICE
     finally:
         SUDOERS.unlink(missing_ok=True)
+        HELPER.unlink(missing_ok=True)
         subprocess.run(["userdel", SERVICE], check=True)
 
 
 @pytest.fixture(params=["service account", "that very user"])
 async def other_hub(
-    request: pytest.FixtureRequest, cluster: Any, hub: Hub, users: list[str], python: Path, service: str
+    request: pytest.FixtureRequest,
+    cluster: Any,
+    hub: Hub,
+    users: list[str],
+    python: Path,
+    service: str,
+    site_file: Path,
 ) -> AsyncIterator[OtherHub]:
     account = service if request.param == "service account" else users[0]
     directory: Path = cluster.state / "test-other-hub"
@@ -117,7 +164,7 @@ async def other_hub(
     shutil.chown(directory, account, account)
     public, api, port = free_ports(3)
     text = CONFIG.format(
-        site=str(cluster.site_file), public=public, api=api, hub=port, proxy=[str(w) for w in cluster.proxy_command]
+        site=str(site_file), public=public, api=api, hub=port, proxy=[str(w) for w in cluster.proxy_command]
     )
     (directory / "config.py").write_text(text)
     (directory / "config.py").chmod(0o644)
@@ -157,19 +204,132 @@ async def test_a_session_starts_runs_and_stops(other_hub: OtherHub, users: list[
     assert queued(slurm, cluster, name) == []
 
 
+async def test_a_job_that_could_not_say_why_it_ended_shows_its_log(
+    other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Its launcher is killed: what is left is the log in the person's home, which the hub's account cannot read."""
+    name = users[0]
+    job_id = (await other_hub.serve(name, MKL))["job"]["job_id"]
+    os.kill(launcher(job_id), signal.SIGKILL)
+    last = await stopped(other_hub, name)
+    assert (last["job_id"], last["state"], last["signal"]) == (job_id, "FAILED", 9)
+    written = Path(f"~{name}/.snowyspawner-{job_id}.log").expanduser().read_text()
+    assert 0 < len(last["log"]) <= 20
+    assert all(line in written for line in last["log"])
+    assert "Cannot read the log" not in other_hub.log()
+
+
+def as_service(service: str, who: str, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = ["setpriv", "--reuid", service, "--regid", service, "--init-groups", "--", "sudo", "-n", "-u", who, *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+
+
+def test_the_helper_reads_as_the_person(service: str, users: list[str]) -> None:
+    """By sudo, as the service account: what this person may read, and nothing else."""
+    first, second = users[:2]
+    account = pwd.getpwnam(first)
+    log = Path(account.pw_dir) / ".snowyspawner-999999.log"
+    log.write_text("last words\n")
+    try:
+        os.chown(log, account.pw_uid, account.pw_gid)
+        log.chmod(0o600)
+        done = as_service(service, first, str(HELPER), "log", "999999")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "last words\n", "")
+        # The number is looked for in the home of whom it runs as.
+        assert as_service(service, second, str(HELPER), "log", "999999").returncode == 11
+        # Somebody else has put it there.
+        os.chown(log, pwd.getpwnam(second).pw_uid, -1)
+        log.chmod(0o644)
+        assert as_service(service, first, str(HELPER), "log", "999999").returncode == 13
+        log.unlink()
+        log.symlink_to("/etc/passwd")
+        assert as_service(service, first, str(HELPER), "log", "999999").returncode == 13
+    finally:
+        log.unlink()
+    assert as_service(service, first, str(HELPER), "course", "open").stdout == "name: Machine Learning, å\n"
+    assert as_service(service, first, str(HELPER), "course", "first").stdout == "first\n"
+    assert as_service(service, second, str(HELPER), "course", "first").returncode == 12
+    assert as_service(service, first, str(HELPER), "course", "gone").returncode == 11
+    answers = {
+        (who, key): as_service(service, who, str(HELPER), "image", key).stdout.strip()
+        for who in (first, second)
+        for key in ("container.sif", "secret.sif", "gone.sif")
+    }
+    assert answers == {
+        (first, "container.sif"): "readable",
+        (first, "secret.sif"): "forbidden",
+        (first, "gone.sif"): "missing",
+        (second, "container.sif"): "readable",
+        (second, "secret.sif"): "readable",
+        (second, "gone.sif"): "missing",
+    }
+
+
+READ = """
+import asyncio, json, pwd, sys
+from snowyspawner.reader import Reader, ReadError
+from snowyspawner.site import load
+async def read():
+    reader, account = Reader(load(sys.argv[1])), pwd.getpwnam(sys.argv[2])
+    answers = [await reader.log("999998", account), await reader.image("secret.sif", account)]
+    answers.append(await reader.course("first", account))
+    try:
+        await reader.course("second", account)
+    except ReadError as error:
+        answers.append(type(error).__name__)
+    print(json.dumps(answers))
+asyncio.run(read())
+"""
+
+
+@pytest.mark.parametrize("how", ["root", "service account", "that very user"])
+def test_the_hub_reads_in_every_way_to_run(
+    how: str, service: str, users: list[str], python: Path, site_file: Path
+) -> None:
+    """The same answers; the Reader of the wheel."""
+    name = users[0]
+    account = pwd.getpwnam(name)
+    log = Path(account.pw_dir) / ".snowyspawner-999998.log"
+    log.write_bytes(b"\xff\n\x1b[1mend\n")
+    try:
+        os.chown(log, account.pw_uid, account.pw_gid)
+        log.chmod(0o600)
+        uid = {"root": "root", "service account": service, "that very user": name}[how]
+        prefix = ["setpriv", "--reuid", uid, "--regid", uid, "--init-groups", "--"]
+        argv = [*prefix, str(python), "-c", READ, str(site_file), name]
+        # A variable that sudo would have to allow.
+        env = {**os.environ, "SLURM_CONF": "/etc/slurm/slurm.conf", "LC_ALL": "C"}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd="/", env=env)
+    finally:
+        log.unlink()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["\ufffd", "end"], "forbidden", "first\n", "ForbiddenError"]
+
+
 def test_the_service_account_may_run_nothing_else(service: str, users: list[str]) -> None:
-    """share/deploy's sudoers file lets it run sbatch and scancel as a user, and that is all."""
+    """share/deploy's sudoers file lets it run sbatch, scancel and the helper as a user, and that is all."""
     for who, words in (
         (users[0], ["/usr/bin/id"]),
         (users[0], ["/bin/sh", "-c", "id"]),
+        (users[0], ["/usr/bin/python3", "-IS", "-"]),
+        (users[0], ["/usr/local/libexec/snowyspawner-helper", "log", "1"]),
         ("root", ["/usr/bin/sbatch", "--version"]),
+        ("root", [str(HELPER), "log", "1"]),
         ("nobody", ["/usr/bin/sbatch", "--version"]),
+        ("nobody", [str(HELPER), "course", "open"]),
     ):
-        done = subprocess.run(
-            ["setpriv", "--reuid", service, "--regid", service, "--init-groups", "--", "sudo", "-n", "-u", who, *words],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = as_service(service, who, *words)
         assert done.returncode == 1, (who, words)
         assert "password is required" in done.stderr
+    # Of the environment the helper gets nothing that could change what it does.
+    done = as_service(service, users[0], "PYTHONPATH=/tmp", str(HELPER), "course", "open")
+    assert done.returncode == 1
+    assert "not allowed to set the following environment variables: PYTHONPATH" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("cat", "/etc/passwd"), ("log", "../x"), ("log", "1", "2"), ("course", "/etc/passwd")]
+)
+def test_the_helper_takes_no_path(service: str, users: list[str], words: tuple[str, ...]) -> None:
+    done = as_service(service, users[0], str(HELPER), *words)
+    assert (done.returncode, done.stdout) == (10, "")
