@@ -1,7 +1,8 @@
 """Parsers and argv against what Slurm 20.02 to 25.05 really print and take.
 
 Each table says where its samples come from. "recorded" is output of the real commands: of 22.05.8, Debian 12's, in
-front of a miniature cluster of ours, or of a cluster whose people published it. "source" is Slurm's own
+front of a miniature cluster of ours, or of a cluster whose people published it ("set in our format": what they show
+is there, in the order of our fields; what they do not show, as a start time, is made up). "source" is Slurm's own
 (github.com/SchedMD/slurm, branch slurm-VERSION): the format or the message text that its print.c or slurm_errno.c
 holds, filled in by hand. Where a format is the same in several versions, all of them are named.
 """
@@ -123,6 +124,12 @@ QUEUES = [
         [JobRow("2714763", "RUNNING", "mantis-041", 1795409127, "None")],
         "23.11",
         "recorded: virtualcell/vcell, vcell-server/src/test/resources/slurm-outputs/squeue-running.txt, likewise",
+    ),
+    (
+        "4068884|RUNNING|p2034|1795409127|None\n",
+        [JobRow("4068884", "RUNNING", "p2034", 1795409127, "None")],
+        "25.05",
+        "recorded: UPPMAX/UPPMAX-documentation, docs/software/ollama.md (Pelle), set in our format",
     ),
     (
         # What a time that is none is called; SLURM_TIME_FORMAT does not touch it
