@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..metrics import SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError
+from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
@@ -34,7 +34,7 @@ class Watched:
         self.since = since  # epoch seconds: when it became interesting
         self.row: JobRow | None = None
         self.end: JobEnd | None = None
-        self.has_run = False  # some snapshot showed it with a node
+        self.has_run = False  # some snapshot showed it running: a node that boots is not ready
         self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
         self.over_since: float | None = None  # epoch seconds: first snapshot in which it was over
         self._news = asyncio.Event()
@@ -71,7 +71,7 @@ class Watched:
             return
         if row and self.row and row.state != self.row.state:
             self.since = time.time()
-        if row and row.state not in WAITING and row.state not in ENDED:
+        if row and phase_of(row.state) not in ("waiting", "starting", "over"):
             self.has_run = True
         self.row, self.end = row or self.row, end
         self._news.set()

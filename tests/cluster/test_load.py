@@ -1,0 +1,184 @@
+"""What the hub costs slurmctld, the machine and the people who wait, with many sessions at once. Measured, not guessed.
+
+Everything runs on one machine here: hub, Slurm's daemons, all nodes. Jobs therefore get the lowest CPU priority;
+elsewhere they have nodes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psutil
+import pytest
+
+from snowyspawner.slurm.client import SlurmClient
+from snowyspawner.slurm.queue import QueueWatcher
+
+from ..faults import FaultHub, ready, sampled
+from ..hubs import Hub, until
+from .test_slurm_away import ONE, end_all, later
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+NICE = {"prologue": "renice -n 19 -p $$ >/dev/null"}
+
+
+@pytest.fixture
+async def busy(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[FaultHub]:
+    """A hub of its own: the shared one watches nothing meanwhile, so the questions are all this one's."""
+    made = FaultHub(cluster, cluster.state / "fault-hub", NICE)
+    await made.start()
+    yield made
+    await end_all(made, users)
+    await made.stop()
+
+
+def rpcs(slurm: Any, cluster: Any) -> dict[str, int]:
+    """How often slurmctld was asked, by kind of question: sdiag(1)'s statistics by message type."""
+    conf = cluster.state / "conf" / cluster.site.cluster / "slurm.conf"
+    text = slurm("env", f"SLURM_CONF={conf}", "sdiag")
+    part = text.partition("by message type")[2].partition("by user")[0]
+    return {name: int(count) for name, count in re.findall(r"(\S+)\s*\(\s*\d+\)\s*count:(\d+)", part)}
+
+
+def increase(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
+
+
+def cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process and all its children, those that are gone included."""
+    times = process.cpu_times()
+    spent = times.user + times.system + times.children_user + times.children_system
+    for child in process.children(recursive=True):
+        own = child.cpu_times()
+        spent += own.user + own.system
+    return float(spent)
+
+
+async def measured_minute(hub: FaultHub, slurm: Any, cluster: Any) -> tuple[dict[str, int], float]:
+    """RPCs in a minute, and the part of a core that the hub and its children took."""
+    assert hub.process is not None
+    process = psutil.Process(hub.process.pid)
+    spent, before, began = cpu(process), rpcs(slurm, cluster), time.monotonic()
+    await asyncio.sleep(60)
+    took = time.monotonic() - began
+    return increase(before, rpcs(slurm, cluster)), (cpu(process) - spent) / took
+
+
+async def test_16_serving_and_many_pending_are_no_load(
+    busy: FaultHub, users: list[str], cluster: Any, slurm: Any, capsys: Any
+) -> None:
+    """At most 45 RPCs and 15 squeues a minute, 5 % of a core, p99 of the API 15 ms; 64 pending cost no more than 24."""
+    serving = [(users[number % 3], f"s{number}") for number in range(16)]
+    for user, server in serving:
+        await busy.submit(user, ONE, server)
+    for user, server in serving:
+        await ready(busy, user, server, 300)
+    figures = []
+    for pending in (24, 64):
+        first = 0 if pending == 24 else 24
+        for number in range(first, pending):
+            await busy.submit(users[number % 3], {**ONE, "begin": later(cluster, 3600)}, f"p{number}")
+        await busy.job(users[(pending - 1) % 3], f"p{pending - 1}", 60)
+        await asyncio.sleep(65)  # the youngest is older than a minute
+        asked, share = await measured_minute(busy, slurm, cluster)
+        squeues = asked.get("REQUEST_JOB_INFO", 0)
+        # What the daemons say to each other is nobody's asking.
+        hubs = {name: count for name, count in asked.items() if name.startswith("REQUEST_") and _asked_by_people(name)}
+        async with sampled(busy) as slow:
+            await asyncio.sleep(45)
+        p50 = statistics.median(slow.seconds) * 1000
+        p99 = statistics.quantiles(slow.seconds, n=100)[98] * 1000
+        figures.append((pending, sum(hubs.values()), squeues, round(share * 100, 1), round(p50, 1), round(p99, 1)))
+        with capsys.disabled():
+            print(f"\n16 serving + {pending} pending: {sum(hubs.values())} RPCs a minute, {squeues} squeues, ", end="")
+            print(f"{share:.1%} of a core, API p50 {p50:.1f} ms, p99 {p99:.1f} ms; {hubs}")
+    for _, all_rpcs, squeues, share, _, p99 in figures:
+        assert 0 < squeues <= 15
+        assert all_rpcs <= 45
+        assert share < 5
+        assert p99 <= 15
+    for user, server in serving:
+        model = await busy.model(user, server)
+        assert model is not None
+        assert model["ready"]
+
+
+def _asked_by_people(name: str) -> bool:
+    """Whether a command may cause it: not slurmd's reports, not what slurmctld sends."""
+    daemons = ("COMPLETE", "EPILOG", "NODE_REGISTRATION", "PING", "STEP", "TERMINATE", "LAUNCH", "STAT")
+    return not any(word in name for word in daemons)
+
+
+async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any, slurm: Any, capsys: Any) -> None:
+    """The API never takes longer than 300 ms; all 40 are at Slurm within 5 s."""
+    # Who has started before is known to the hub: that is so for a class of students, too.
+    for user in users:
+        await busy.submit(user, {**ONE, "begin": later(cluster, 3600)}, "first")
+        await busy.end(user, "first")
+    async with sampled(busy) as slow:
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(busy.submit(users[n % 3], ONE, f"n{n}") for n in range(40)))
+        assert {status for status, _ in answers} <= {201, 202}
+
+        def at_slurm() -> bool:
+            shown = slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", ",".join(users), "-o", "%i").split()
+            return len(shown) >= 40
+
+        await until(at_slurm, 30, "40 jobs at Slurm", every=0.2)
+        took = time.monotonic() - began
+        await asyncio.sleep(5)
+    with capsys.disabled():
+        print(f"\n40 starts at once: at Slurm in {took:.1f} s, API worst {slow.worst * 1000:.0f} ms")
+    assert took <= 5
+    assert slow.worst < 0.3
+
+
+async def test_1000_watched_jobs_do_not_hold_up_the_loop(
+    cluster: Any, users: list[str], slurm: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Real ``sleep`` jobs, most of them pending; a snapshot blocks the event loop for less than 50 ms."""
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    name = users[0]
+    asked = f"-M {cluster.site.cluster} --parsable -A {cluster.site.accounts.default} -p core -n 16 -t 20 -o /dev/null"
+    person = f"setpriv --reuid {name} --regid {name} --init-groups --"
+    command = f"cd / && seq 1000 | xargs -P 4 -I% {person} sbatch {asked} --wrap 'exec sleep 600'"
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", command, env={**os.environ, **cluster.env}, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    ids = re.findall(r"^(\d+)", printed.decode(), re.M)
+    assert len(ids) == 1000
+    try:
+        watcher = QueueWatcher(SlurmClient(cluster.site.cluster), logging.getLogger("test"))
+        watched = [watcher.watch(job_id) for job_id in ids]
+        lags: list[float] = []
+
+        async def feel() -> None:
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(0.002)
+                lags.append(time.perf_counter() - began - 0.002)
+
+        feeling = asyncio.create_task(feel())
+        for _ in range(10):
+            await watcher.look()
+        feeling.cancel()
+        assert all(job.row is not None for job in watched)
+        assert sum(job.row.state == "PENDING" for job in watched if job.row) > 900
+        with capsys.disabled():
+            print(f"\n1000 watched jobs: the loop was held up for {max(lags) * 1000:.1f} ms at most")
+        assert max(lags) < 0.05
+    finally:
+        for job_id in ids:
+            watcher.unwatch(job_id)
+        slurm("scancel", "-M", cluster.site.cluster, "-u", name)
