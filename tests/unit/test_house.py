@@ -14,7 +14,7 @@ HOUSE = Path(snowyspawner.__file__).parent
 
 # From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
 FLOORS: list[set[str]] = [
-    {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
+    {"_share", "chores", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
     {"slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
     {"request"},
@@ -73,12 +73,14 @@ def test_imports_are_found_at_all() -> None:
     assert {"batchspawner", "jupyterhub", "tornado"} <= imports("spawner")[1]
 
 
-def test_nothing_imports_the_launcher() -> None:
-    assert [room for room in ROOMS if "launcher" in imports(room)[0]] == []
+@pytest.mark.parametrize("carried", ["launcher", "chores"])
+def test_nothing_imports_what_the_script_carries(carried: str) -> None:
+    assert [room for room in ROOMS if carried in imports(room)[0]] == []
 
 
-def test_the_launcher_needs_the_standard_library_only() -> None:
-    ours, others = imports("launcher")
+@pytest.mark.parametrize("carried", ["launcher", "chores"])
+def test_what_the_script_carries_needs_the_standard_library_only(carried: str) -> None:
+    ours, others = imports(carried)
     assert ours == set()
     assert others <= sys.stdlib_module_names
 
