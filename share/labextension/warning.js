@@ -49,7 +49,10 @@
 
     async look() {
       this.looked = Date.now();
-      const answer = await fetch(SESSION, { cache: 'no-store' });
+      const patience = new AbortController();
+      const timer = setTimeout(() => patience.abort(), 10000);
+      const answer = await fetch(SESSION, { cache: 'no-store', signal: patience.signal });
+      clearTimeout(timer);
       if (!answer.ok) {
         return;
       }
@@ -81,7 +84,8 @@
       // A hidden page asks nothing, as JupyterLab's own do not; before it warns, it makes sure of the end.
       const unsure = this.facts !== null && this.facts.warn > 0 && this.due > this.stage && age > 5;
       if (unsure || (age >= LOOK_EVERY && !document.hidden)) {
-        await this.look();
+        // Without the server, which JupyterLab says itself, what is known has to do.
+        await this.look().catch(error => console.debug('snowyspawner:', error));
       }
       if (this.facts === null || !this.facts.end) {
         return;
@@ -119,6 +123,7 @@
       'border: 1px solid var(--jp-border-color1); border-left: 4px solid var(--jp-warn-color0); box-shadow: var(--jp-elevation-z6)';
     const message = document.createElement('p');
     message.textContent = text;
+    message.style.margin = '0 0 8px';
     box.append(message);
     for (const [label, action] of [['Save all', saveAll], ['Close', () => undefined]]) {
       const button = document.createElement('button');
@@ -159,7 +164,8 @@
       }
     };
     const item = document.createElement('span');
-    item.className = 'jp-StatusBar-TextItem snowyspawner-time-left';
+    item.className = 'snowyspawner-time-left';
+    item.style.cssText = 'font-size: var(--jp-ui-font-size1); line-height: 24px; padding: 0 6px; white-space: nowrap';
     if (statusBar) {
       statusBar.bar.registerStatusItem('snowyspawner:time-left', {
         item: new statusBar.Widget({ node: item }),
@@ -177,7 +183,7 @@
       try {
         await session.tick();
       } catch (error) {
-        console.debug('snowyspawner:', error); // the server is away, which JupyterLab says itself
+        console.warn('snowyspawner:', error);
       } finally {
         busy = false;
       }

@@ -30,8 +30,6 @@ async def test_jupyterlab_says_when_the_session_ends(
     left = page.locator(".snowyspawner-time-left")
     await expect(left).to_have_text(re.compile(r"^5[89] min left$"), timeout=60_000)
     await expect(page.get_by_text(re.compile(r"This session ends at"))).to_have_count(0)
-    if await (news := page.get_by_role("button", name="No", exact=True)).count():
-        await news.click()  # whether to tell about Jupyter's news
     notebook = Path(f"~{name}/Untitled.ipynb").expanduser()
     notebook.unlink(missing_ok=True)  # of a run whose cluster was kept
     await page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
@@ -45,7 +43,9 @@ async def test_jupyterlab_says_when_the_session_ends(
     words = re.compile(r"This session ends at \d\d:\d\d \(in 1[01] minutes\)\. Save your work\.")
     await expect(page.get_by_text(words)).to_be_visible(timeout=45_000)
     await expect(left).to_have_text(re.compile(r"^1[01] min left$"))
-    await page.wait_for_timeout(1500)  # it slides in
+    if await (news := page.get_by_role("button", name="No", exact=True)).count():
+        await news.click()  # whether to tell about Jupyter's news
+    await page.wait_for_timeout(1500)  # they slide in and out
     await shoot(page, "warning")
     assert "answer" not in notebook.read_text()
     await page.get_by_role("button", name="Save all").click()
