@@ -53,7 +53,7 @@ class Clock(object):
     """When the session ends, as far as is known; and the warning before that, in the log and in JupyterLab.
 
     Slurm is asked at the start (unless it has said so by itself, as it does from 23.02), when it sends its warning,
-    SIGUSR1, and before JupyterLab gives the last one. SIGUSR1 sent by hand warns, too; it never ends anything.
+    SIGUSR1, before JupyterLab gives one, and at the end. SIGUSR1 sent by hand warns, too; it never ends anything.
     """
 
     def __init__(self, say):
@@ -75,9 +75,10 @@ class Clock(object):
     def start(self, limit, warn):
         """Begin to count: *limit* is the job's, *warn* when to warn before its end (0: never), both in seconds."""
         said = os.environ.get("SLURM_JOB_END_TIME", "")
-        self.end = int(said) if said.isdigit() else int(time.time()) + limit
+        said = int(said) if re.fullmatch("[0-9]{1,11}", said) else 0
+        self.end = said or int(time.time()) + limit
         self.warn = warn
-        threading.Thread(target=self.run, args=(not said.isdigit(),), daemon=True).start()
+        threading.Thread(target=self.run, args=(not said,), daemon=True).start()
 
     def run(self, ask):
         """Warn when it is time; never returns."""
@@ -125,6 +126,11 @@ class Clock(object):
                 with open(self.page + ".part", "w") as out:
                     json.dump({"end": self.end, "warn": self.warn, "notice": self.notice}, out)
                 os.rename(self.page + ".part", self.page)
+
+    def close(self):
+        """Write nothing more: the directory is about to go."""
+        with self.writing:
+            self.page = ""
 
     def add_to_lab(self, directory, script):
         """Put the extension, whose JavaScript is *script*, below *directory*; return the entry for JUPYTER_PATH.

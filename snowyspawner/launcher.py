@@ -232,8 +232,7 @@ def server_environment(spec, claim, runtime_dir, port, end):
     env["CPU_LIMIT"] = str(cores)
     if memory:
         env["MEM_LIMIT"] = str(memory * 1024 * 1024)
-    # Slurm itself sets it from 23.02 on.
-    env.setdefault("SLURM_JOB_END_TIME", str(end))
+    env["SLURM_JOB_END_TIME"] = str(end)  # as Slurm itself does from 23.02 on
     env.update(claim["env"])
     url = urlsplit(env["JUPYTERHUB_SERVICE_URL"])
     host = "[%s]" % spec["listen"] if ":" in spec["listen"] else spec["listen"]
@@ -471,6 +470,7 @@ def main():
             Server.current.child.terminate()
             Server.current.wait()
     finally:
+        clock.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)
     if code not in (NO_HUB, REFUSED):
         try:

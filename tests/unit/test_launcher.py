@@ -570,11 +570,16 @@ def test_an_end_that_was_put_off_is_not_warned_of(
     assert "save your work" not in job.log
 
 
+@pytest.mark.parametrize("variable", [{}, {"SLURM_JOB_END_TIME": "0"}, {"SLURM_JOB_END_TIME": "soon"}], ids=str)
 def test_without_slurm_s_commands_the_end_is_the_limit_from_now(
-    launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
+    launch: Callable[..., Job],
+    hub: StandInHub,
+    slurm_says: Callable[..., None],
+    eventually: Callable[..., Any],
+    variable: dict[str, str],
 ) -> None:
     slurm_says()
-    job = launch(limit=7200)
+    job = launch(variable, limit=7200)
     eventually(lambda: hub.ports, "the server's port is reported")
     assert abs(int(job.server["env"]["SLURM_JOB_END_TIME"]) - time.time() - 7200) < 5
     assert session(job)["end"] == int(job.server["env"]["SLURM_JOB_END_TIME"])
