@@ -1,7 +1,8 @@
 """Runs in the job: claims the session, starts the single-user server in its container, reports to the hub.
 
 The job script carries this file's text and gives it to the node's Python on file descriptor 3, with one JSON
-spec on 4, so that a node needs nothing of ours. Standard library only, Python 3.6 or newer. Nothing imports it.
+spec on 4, chores.py on 5 and JupyterLab's extension on 6, so that a node needs nothing of ours. Standard library
+only, Python 3.6 or newer. Nothing imports it.
 
 What goes to standard error ends up in the job's log. Exit codes 65 to 79 are causes (see words.py); any other is
 the server's own.
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import urllib.error
 import urllib.request
 from collections import deque
@@ -40,7 +42,7 @@ HARMFUL = re.compile(
 # Runs in the container as its /bin/sh: makes the environment active and becomes the server. Everything that
 # varies is a positional parameter, never text of the script.
 INNER = r"""
-kind=$1 base=$2 name=$3 gpu=$4; shift 4
+kind=$1 base=$2 name=$3 gpu=$4 data=$5; shift 5
 die() { code=$1; shift; printf 'snowyspawner: %s\n' "$*" >&2; exit "$code"; }
 case $kind in
 conda)
@@ -68,6 +70,8 @@ if [ -x "$python" ]; then
 fi
 # A login shell, what Lab's terminals would start, runs the image's /etc/profile, and that sets PATH anew.
 shell=$(command -v bash || echo /bin/sh)
+# The image may have a JUPYTER_PATH of its own.
+if [ -n "$data" ]; then JUPYTER_PATH=$data${JUPYTER_PATH:+:$JUPYTER_PATH}; export JUPYTER_PATH; fi
 exec "$@" "--ServerApp.terminado_settings={'shell_command': ['$shell']}"
 """
 
@@ -219,7 +223,7 @@ def granted(env):
     return cores, 0
 
 
-def server_environment(spec, claim, runtime_dir, port):
+def server_environment(spec, claim, runtime_dir, port, end):
     """Return the variables of the server: the job's, less what harms, with what the hub sent."""
     env = {name: value for name, value in os.environ.items() if not HARMFUL.fullmatch(name)}
     env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -228,6 +232,7 @@ def server_environment(spec, claim, runtime_dir, port):
     env["CPU_LIMIT"] = str(cores)
     if memory:
         env["MEM_LIMIT"] = str(memory * 1024 * 1024)
+    env["SLURM_JOB_END_TIME"] = str(end)  # as Slurm itself does from 23.02 on
     env.update(claim["env"])
     url = urlsplit(env["JUPYTERHUB_SERVICE_URL"])
     host = "[%s]" % spec["listen"] if ":" in spec["listen"] else spec["listen"]
@@ -236,12 +241,12 @@ def server_environment(spec, claim, runtime_dir, port):
     return env
 
 
-def server_command(spec, claim, runtime, scratch):
+def server_command(spec, claim, runtime, scratch, data):
     """Return the argv that becomes the server: [runtime … image] /bin/sh -c INNER … jupyterhub-singleuser …"""
     image, environment = spec["image"], spec["environment"]
     base = environment["prefix"] if environment["kind"] == "prefix" else environment["conda"]
     inner = ["-c", INNER, "snowyspawner", environment["kind"], base, environment["name"]]
-    inner += ["1" if spec["gpu"] else "0"] + list(claim["cmd"])
+    inner += ["1" if spec["gpu"] else "0", data] + list(claim["cmd"])
     if image["runtime"] == "none":
         return ["/bin/sh"] + inner
     command = [runtime, "-q", image["entry"]]
@@ -353,8 +358,11 @@ def failure_of(server, code):
     return Failure(code or 1, "the server ended before it answered (exit code %d)" % code, log)
 
 
-def start_server(spec, claim, scratch, runtime_dir):
-    """Start the server and wait until it answers; with a new port if somebody else took the first. Raises Failure."""
+def start_server(spec, claim, scratch, runtime_dir, data, end):
+    """Start the server and wait until it answers; with a new port if somebody else took the first. Raises Failure.
+
+    *data* is for its JUPYTER_PATH, *end* when the job ends (epoch seconds).
+    """
     image = spec["image"]
     check_writable(NO_HOME, os.path.expanduser("~"))
     runtime = ""
@@ -366,8 +374,8 @@ def start_server(spec, claim, scratch, runtime_dir):
     path = claim["env"].get("JUPYTERHUB_SERVICE_PREFIX", "/") + "api"
     for attempt in (1, 2, 3):
         port = free_port(spec["listen"])
-        env = server_environment(spec, claim, runtime_dir, port)
-        server = Server(server_command(spec, claim, runtime, scratch), env, port, spec["umask"])
+        env = server_environment(spec, claim, runtime_dir, port, end)
+        server = Server(server_command(spec, claim, runtime, scratch, data), env, port, spec["umask"])
         if server.wait_until_up(spec["listen"], path):
             return server
         code = server.wait()
@@ -414,21 +422,35 @@ def make_runtime_directory(scratch):
     return path
 
 
+def carried(descriptor):
+    """Return the text that the job script has put on *descriptor*."""
+    with os.fdopen(descriptor, encoding="utf-8") as stream:
+        return stream.read()
+
+
 def main():
     """Serve one session; return the job's exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, pass_on)
-    with os.fdopen(4) as stream:
-        spec = json.load(stream)
+    chores = types.ModuleType("chores")
+    exec(compile(carried(5), "chores.py", "exec"), chores.__dict__)  # noqa: S102  our own text
+    clock = chores.Clock(say)  # catches SIGUSR1, which the script has had ignored
+    spec, extension = json.loads(carried(4)), carried(6)
     hub = Hub(spec, os.environ.pop("SNOWYSPAWNER_SECRET", ""))
+    clock.start(spec["limit"], spec["warn"])
+    if spec["logs"]:
+        rest = (os.path.expanduser("~"), spec["logs"], hub.identity["job_id"], say)
+        threading.Thread(target=chores.prune, args=rest, daemon=True).start()
     scratch = scratch_directory(spec["scratch"])
-    runtime_dir = ""
+    runtime_dir = data = ""
     try:
         while True:
             # First: only who has claimed is listened to, also about what is wrong.
             claim = hub.insist("claim")
-            runtime_dir = runtime_dir or make_runtime_directory(scratch)
-            server = start_server(spec, claim, scratch, runtime_dir)
+            if not runtime_dir:
+                runtime_dir = make_runtime_directory(scratch)
+                data = clock.add_to_lab(runtime_dir, extension)
+            server = start_server(spec, claim, scratch, runtime_dir, data, clock.end)
             if not hub.insist("report", port=server.port).get("again"):
                 break
             # The hub was restarted between claim and report: this server has a token that is no longer good.
@@ -448,6 +470,7 @@ def main():
             Server.current.child.terminate()
             Server.current.wait()
     finally:
+        clock.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)
     if code not in (NO_HUB, REFUSED):
         try:

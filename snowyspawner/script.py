@@ -12,13 +12,20 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from ._share import share_dir
 from .request import SessionRequest
 from .site import Site
 from .slurm.times import format_duration
 
 _LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
+_CHORES_END = "SNOWYSPAWNER_CHORES"
+_EXTENSION_END = "SNOWYSPAWNER_EXTENSION"
 _SPEC_END = "SNOWYSPAWNER_SPEC"
+
+#: sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified", in seconds.
+_SIGNAL_EARLY = 60
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
         options.append(f"--begin=uts{request.begin}")
     if request.email_on_start:
         options.append("--mail-type=BEGIN")
+    limit = _limit(request)
+    warn = site.warning(limit)
+    # Not for a session so short that it would come with the start; JupyterLab warns by its own clock, too.
+    if 0 < warn < limit - _SIGNAL_EARLY:
+        options.append(f"--signal=B:USR1@{warn}")
     # Sent twice, an interactive session would be somebody else's: it is never requeued. In file names % is
     # Slurm's, so that of a home directory is doubled.
     log = f"{target.home.rstrip('/').replace('%', '%%')}/{site.log}"
@@ -80,12 +92,40 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
             "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
             "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
             "gpu": bool(request.gpu),
+            "limit": _limit(request),
+            "logs": _old_logs(site),
+            "warn": site.warning(_limit(request)),
             "umask": site.umask,
             "listen": site.listen,
             "scratch": site.scratch,
         },
         sort_keys=True,
     )
+
+
+def _limit(request: SessionRequest) -> int:
+    """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
+    return -(-request.time // 60) * 60
+
+
+def _old_logs(site: Site) -> dict[str, Any]:
+    """Say which files of a person's are logs of earlier jobs, and how many of them to keep; empty: remove none.
+
+    Where a log's name has more than the job's number in it that varies, none can be told for certain.
+    """
+    directory, _, name = site.log.rpartition("/")
+    pattern = ""
+    for part in re.findall(r"%%|%[0-9]*[A-Za-z]?|[^%]+", name):
+        if part == "%j":
+            pattern += "(?P=job)" if "(?P<job>" in pattern else "(?P<job>[0-9]+)"
+        elif part == "%%" or "%" not in part:
+            pattern += re.escape(part.replace("%%", "%"))
+        else:
+            return {}
+    keep = site.keep_logs
+    if "(?P<job>" not in pattern or "%" in directory or ".." in directory.split("/") or not (keep.days or keep.number):
+        return {}
+    return {"directory": directory, "pattern": pattern, "days": keep.days, "number": keep.number}
 
 
 def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
@@ -111,14 +151,23 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
     return f"""#!/bin/bash
 {directives}
 # JupyterLab in {request.environment}, made by snowyspawner.
+# Slurm warns of the end by a signal that would end this shell; the launcher knows what to do with it.
+trap '' USR1
 {prologue}
-exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 4<<'{_SPEC_END}'
-{_launcher()}{_LAUNCHER_END}
+exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_CHORES_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
+{_source("launcher.py")}{_LAUNCHER_END}
+{_source("chores.py")}{_CHORES_END}
+{_extension()}{_EXTENSION_END}
 {spec(site, request, target)}
 {_SPEC_END}
 """
 
 
 @cache
-def _launcher() -> str:
-    return (Path(__file__).parent / "launcher.py").read_text(encoding="utf-8")
+def _source(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+@cache
+def _extension() -> str:
+    return (share_dir() / "labextension" / "warning.js").read_text(encoding="utf-8")

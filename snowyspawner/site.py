@@ -40,6 +40,16 @@ def _duration(value: str) -> str:
     return value
 
 
+#: sbatch(1), --signal: "sig_time must have an integer value between 0 and 65535".
+_LONGEST_WARNING = 65535
+
+
+def _warning(value: str) -> str:
+    if value not in ("", "0") and parse_duration(value) > _LONGEST_WARNING:
+        raise ValueError("must be at most 18 hours, which is what Slurm takes")
+    return value
+
+
 def _ip_address(value: str) -> str:
     try:
         ipaddress.ip_address(value)
@@ -76,6 +86,7 @@ OptionalPath = Annotated[
     str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
 ]
 Duration = Annotated[str, AfterValidator(_duration)]
+WarnBefore = Annotated[str, AfterValidator(_warning)]
 Variable = Annotated[str, _matching(r"[A-Z_][A-Z0-9_]*", "an environment variable's name")]
 # The models are strict, but YAML knows lists only.
 Names = Annotated[tuple[Name, ...], Strict(False)]
@@ -174,6 +185,13 @@ class Choices(_Model):
     open: str | None = None
 
 
+class KeepLogs(_Model):
+    """Which logs of a person's earlier jobs are kept: those that are within both limits; 0 is no limit."""
+
+    days: int = Field(default=30, ge=0, le=36500)
+    number: int = Field(default=50, ge=0, le=100000)
+
+
 class Preset(_Model):
     """A named choice, offered as a card above the form."""
 
@@ -223,6 +241,8 @@ class Site(_Model):
             "a path below the home directory with %j (the job's number) in it, without .. and other %",
         ),
     ] = ".snowyspawner-%j.log"  # relative to the person's home
+    keep_logs: KeepLogs = KeepLogs()  # the others are removed when a job starts
+    warn_before: WarnBefore = "10:00"  # the end of the job, in JupyterLab and in the log; empty or 0: no warning
     scratch: Annotated[tuple[Variable, ...], Strict(False)] = ("SNIC_TMP", "TMPDIR")
     # ^ the first of these that names a directory is the job's scratch
     hub_wait: int = Field(default=600, ge=1)  # seconds that a job waits for a hub that does not answer
@@ -267,6 +287,13 @@ class Site(_Model):
     def zone(self) -> ZoneInfo:
         """The time zone that times are read and shown in."""
         return ZoneInfo(self.time_zone)
+
+    def warning(self, time: int) -> int:
+        """Return how long before its end a job of *time* seconds is warned, in seconds; 0: not at all.
+
+        A short session is warned half way.
+        """
+        return min(parse_duration(self.warn_before) if self.warn_before not in ("", "0") else 0, time // 2)
 
     def slurm_partition(self, key: str) -> str:
         """Return what Slurm calls the partition *key*: several entries may be parts of one."""

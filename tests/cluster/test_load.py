@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from snowyspawner.site import load
 from snowyspawner.slurm.client import SlurmClient
 from snowyspawner.slurm.queue import QueueWatcher
 
@@ -27,13 +28,12 @@ from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-NICE = {"prologue": "renice -n 19 -p $$ >/dev/null"}
-
 
 @pytest.fixture
 async def busy(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub of its own: the shared one watches nothing meanwhile, so the questions are all this one's."""
-    made = FaultHub(cluster, cluster.state / "fault-hub", NICE)
+    prologue = load(cluster.site_file).prologue + "\nrenice -n 19 -p $$ >/dev/null"
+    made = FaultHub(cluster, cluster.state / "fault-hub", {"prologue": prologue})
     await made.start()
     yield made
     await end_all(made, users)

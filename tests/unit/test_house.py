@@ -14,7 +14,18 @@ HOUSE = Path(snowyspawner.__file__).parent
 
 # From the ground up. Rooms of slurm/ stand on one floor, but queue and facts stand on client and nodes, nodes on times.
 FLOORS: list[set[str]] = [
-    {"_share", "flags", "helper", "launcher", "metrics", "slurm", "slurm.client", "slurm.reasons", "slurm.times"},
+    {
+        "_share",
+        "chores",
+        "flags",
+        "helper",
+        "launcher",
+        "metrics",
+        "slurm",
+        "slurm.client",
+        "slurm.reasons",
+        "slurm.times",
+    },
     {"slurm.nodes", "words"},
     {"slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
@@ -74,12 +85,12 @@ def test_imports_are_found_at_all() -> None:
     assert {"batchspawner", "jupyterhub", "tornado"} <= imports("spawner")[1]
 
 
-@pytest.mark.parametrize("text", ["launcher", "helper"])
+@pytest.mark.parametrize("text", ["launcher", "chores", "helper"])
 def test_nothing_imports_what_is_carried_as_text(text: str) -> None:
     assert [room for room in ROOMS if text in imports(room)[0]] == []
 
 
-@pytest.mark.parametrize("text", ["launcher", "helper"])
+@pytest.mark.parametrize("text", ["launcher", "chores", "helper"])
 def test_what_is_carried_as_text_needs_the_standard_library_only(text: str) -> None:
     ours, others = imports(text)
     assert ours == set()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,9 +28,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from snowyspawner import launcher
+from snowyspawner import chores, launcher
+from snowyspawner._share import share_dir
 
 LAUNCHER = launcher.__file__
+EXTENSION = share_dir() / "labextension" / "warning.js"
 SECRET = "one-time-secret"
 TOKEN = "fresh-token"
 
@@ -143,8 +146,9 @@ class Job:
         self.home, self.log_file = home, home / "job.log"
         spec_file = home / "spec.json"
         spec_file.write_text(json.dumps(spec))
-        # As in the script: the spec on descriptor 4, which a shell opens.
-        words = ["/bin/sh", "-c", 'spec=$1; shift; exec "$@" 4<"$spec"', "sh", str(spec_file)]
+        # As in the script: a shell opens the descriptors, and ignores the signal.
+        text = 'trap "" USR1; spec=$1 chores=$2 js=$3; shift 3; exec "$@" 4<"$spec" 5<"$chores" 6<"$js"'
+        words = ["/bin/sh", "-c", text, "sh", str(spec_file), chores.__file__, str(EXTENSION)]
         with self.log_file.open("wb") as log:
             # A session of its own, so that the test can end all of it.
             self.process = subprocess.Popen(
@@ -196,6 +200,9 @@ def launch(tmp_path: Path, home: Path, hub: StandInHub) -> Iterator[Callable[...
             "image": {"path": "/", "runtime": "none", "entry": "exec", "binds": []},
             "environment": {"kind": "none", "conda": "", "prefix": "", "name": "base"},
             "gpu": False,
+            "limit": 3600,
+            "warn": 600,
+            "logs": {},
             "umask": "022",
             "listen": "127.0.0.1",
             "scratch": ["NOT_SET", "SCRATCH"],
@@ -285,7 +292,8 @@ def test_what_would_harm_the_server_is_dropped(
     job = launch({**harmful, "JUPYTER_RUNTIME_DIR": "/harm", "SLURM_PROCID": "0", "PYTHONUNBUFFERED": "1"})
     eventually(lambda: hub.ports, "the server's port is reported")
     env = job.server["env"]
-    assert not harmful.keys() & env.keys()
+    # JUPYTER_PATH is the launcher's own.
+    assert not (harmful.keys() & env.keys()) - {"JUPYTER_PATH"}
     assert "/harm" not in env.values()
     assert (env["SLURM_PROCID"], env["PYTHONUNBUFFERED"]) == ("0", "1")
 
@@ -465,6 +473,172 @@ def test_a_hub_that_is_away_at_the_end_is_not_waited_for(
     (port,) = eventually(lambda: hub.ports, "the server's port is reported")
     tell_to_end(port, 4)
     assert job.wait(5) == 4
+
+
+# -- before the end ----------------------------------------------------------------------------------------------
+
+# Says what Slurm would: in turn the lines of a file, the last one again and again; how often it was asked is noted.
+SQUEUE = """#!/bin/sh
+echo "$SLURM_TIME_FORMAT $*" >> "$HOME/asked"
+sed -n "$(wc -l < "$HOME/asked")p;\\$p" "$HOME/ends" | head -n 1
+"""
+
+
+@pytest.fixture
+def slurm_says(home: Path, executable: Callable[..., Path]) -> Callable[..., None]:
+    """Let squeue answer with these ends, in seconds from now; without any, it fails."""
+
+    def says(*left: float) -> None:
+        executable("squeue", SQUEUE if left else "#!/bin/sh\nexit 1\n")
+        (home / "ends").write_text("".join(f"{int(time.time() + seconds)}\n" for seconds in left))
+
+    return says
+
+
+def session(job: Job) -> dict[str, int]:
+    """What JupyterLab is told."""
+    root = job.server["env"]["JUPYTER_PATH"].split(":")[0]
+    return dict(json.loads(Path(root, "labextensions/snowyspawner/static/session.json").read_text()))
+
+
+def test_slurm_s_signal_warns_and_ends_nothing(
+    launch: Callable[..., Job],
+    hub: StandInHub,
+    home: Path,
+    slurm_says: Callable[..., None],
+    eventually: Callable[..., Any],
+) -> None:
+    slurm_says(3600, 610)
+    job = launch()
+    (port,) = eventually(lambda: hub.ports, "the server's port is reported")
+    eventually(lambda: session(job)["end"] > time.time() + 3590, "JupyterLab knows the end")
+    assert session(job)["notice"] == 0
+    job.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: "snowyspawner: this session ends at " in job.log, "the log has the warning")
+    # Slurm was asked once more: somebody has shortened the job.
+    assert re.search(r"this session ends at \d\d:\d\d, in 10 minutes: save your work\n", job.log)
+    told = eventually(lambda: session(job)["notice"] and session(job), "JupyterLab is told")
+    assert abs(told["end"] - time.time() - 610) < 5
+    assert told["warn"] == 600
+    assert (home / "asked").read_text() == "%s --noheader --jobs=17 --format=%e\n" * 2
+    # It was for the launcher alone; the server would have ended of it.
+    urlopen(f"http://127.0.0.1:{port}/user/you/api", timeout=10).close()
+    tell_to_end(port, 0)
+    assert job.wait() == 0
+
+
+def test_a_signal_that_comes_before_all_else_does_no_harm(
+    launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
+) -> None:
+    slurm_says(610)
+    hub.claims = [(202, {})]
+    # As Slurm does, leave the shell the time for its first line.
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        job = launch()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    for _ in range(50):
+        job.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.01)
+    eventually(lambda: hub.said("claim"), "it claims")
+    job.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: "in 10 minutes: save your work" in job.log, "the log has the warning")
+    hub.claims = [(200, claim())]
+    eventually(lambda: hub.ports, "the server's port is reported")
+    assert session(job)["notice"]
+
+
+def test_a_signal_that_slurm_never_sends_is_not_missed(
+    launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
+) -> None:
+    slurm_says(60 + chores.LOOK_AHEAD + 2)
+    job = launch(warn=60)
+    eventually(lambda: hub.ports, "the server's port is reported")
+    eventually(lambda: "in 1 minute: save your work" in job.log, "the log has the warning")
+    time.sleep(0.5)
+    assert job.log.count("save your work") == 1
+
+
+def test_an_end_that_was_put_off_is_not_warned_of(
+    launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
+) -> None:
+    slurm_says(60 + chores.LOOK_AHEAD + 2, 3600)
+    job = launch(warn=60)
+    eventually(lambda: hub.ports, "the server's port is reported")
+    eventually(lambda: session(job)["end"] > time.time() + 3590, "JupyterLab knows the new end")
+    assert "save your work" not in job.log
+
+
+@pytest.mark.parametrize("variable", [{}, {"SLURM_JOB_END_TIME": "0"}, {"SLURM_JOB_END_TIME": "soon"}], ids=str)
+def test_without_slurm_s_commands_the_end_is_the_limit_from_now(
+    launch: Callable[..., Job],
+    hub: StandInHub,
+    slurm_says: Callable[..., None],
+    eventually: Callable[..., Any],
+    variable: dict[str, str],
+) -> None:
+    slurm_says()
+    job = launch(variable, limit=7200)
+    eventually(lambda: hub.ports, "the server's port is reported")
+    assert abs(int(job.server["env"]["SLURM_JOB_END_TIME"]) - time.time() - 7200) < 5
+    assert session(job)["end"] == int(job.server["env"]["SLURM_JOB_END_TIME"])
+
+
+def test_an_end_that_slurm_has_said_is_not_asked_for(
+    launch: Callable[..., Job],
+    hub: StandInHub,
+    home: Path,
+    slurm_says: Callable[..., None],
+    eventually: Callable[..., Any],
+) -> None:
+    slurm_says(100)
+    end = int(time.time()) + 7200
+    job = launch({"SLURM_JOB_END_TIME": str(end)})
+    eventually(lambda: hub.ports, "the server's port is reported")
+    assert job.server["env"]["SLURM_JOB_END_TIME"] == str(end)
+    assert session(job) == {"end": end, "warn": 600, "notice": 0}
+    assert not (home / "asked").exists()
+
+
+def test_jupyterlab_finds_the_extension_beside_what_the_image_has(
+    launch: Callable[..., Job], hub: StandInHub, home: Path, conda: Path, eventually: Callable[..., Any]
+) -> None:
+    with (conda / "etc" / "profile.d" / "conda.sh").open("a") as out:
+        out.write("JUPYTER_PATH=/opt/course/jupyter; export JUPYTER_PATH\n")
+    job = launch(environment={**CONDA, "conda": str(conda), "name": "tf-mkl"})
+    eventually(lambda: hub.ports, "the server's port is reported")
+    ours, theirs = job.server["env"]["JUPYTER_PATH"].split(":")
+    assert theirs == "/opt/course/jupyter"
+    # With the session's own files, so that it goes with them.
+    assert Path(ours).parent == Path(job.server["env"]["JUPYTER_RUNTIME_DIR"])
+    extension = Path(ours) / "labextensions" / "snowyspawner"
+    package = json.loads((extension / "package.json").read_text())
+    assert package["name"] == extension.name
+    assert (extension / package["jupyterlab"]["_build"]["load"]).read_text() == EXTENSION.read_text()
+
+
+def test_without_warnings_nothing_is_added_to_jupyterlab(
+    launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
+) -> None:
+    slurm_says(10)
+    job = launch(warn=0)
+    eventually(lambda: hub.ports, "the server's port is reported")
+    assert "JUPYTER_PATH" not in job.server["env"]
+    assert "save your work" not in job.log
+
+
+def test_logs_of_earlier_jobs_are_removed_at_the_start(
+    launch: Callable[..., Job], hub: StandInHub, home: Path, eventually: Callable[..., Any]
+) -> None:
+    for number in range(1, 7):
+        (home / f".snowyspawner-{number}.log").touch()
+        os.utime(home / f".snowyspawner-{number}.log", (number, number))
+    pattern = r"\.snowyspawner\-(?P<job>[0-9]+)\.log"
+    job = launch(logs={"directory": "", "pattern": pattern, "days": 0, "number": 3})
+    eventually(lambda: hub.ports, "the server's port is reported")
+    eventually(lambda: "removed 4 old logs" in job.log, "the log says what was removed")
+    assert sorted(path.name for path in home.glob(".snowy*")) == [".snowyspawner-5.log", ".snowyspawner-6.log"]
 
 
 # -- what can go wrong -------------------------------------------------------------------------------------------
@@ -751,40 +925,40 @@ SPEC: dict[str, Any] = {
 def test_the_command_s_words_are_arguments_never_shell_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/you")
     nasty = ["x", "a b", "$(id)", "'", '"', "\n", "{{x}}", "", "å"]
-    command = launcher.server_command(SPEC, {"cmd": nasty}, "/usr/bin/apptainer", "/tmp")
+    command = launcher.server_command(SPEC, {"cmd": nasty}, "/usr/bin/apptainer", "/tmp", "/tmp/share")
     assert command == [
         *("/usr/bin/apptainer", "-q", "exec", "--nv", "--pwd", "/home/you", "/p/a.sif", "/bin/sh"),
-        *("-c", launcher.INNER, "snowyspawner", "conda", "/opt/conda", "tf-gpu", "1"),
+        *("-c", launcher.INNER, "snowyspawner", "conda", "/opt/conda", "tf-gpu", "1", "/tmp/share"),
         *nasty,
     ]
 
 
 def test_without_a_gpu_there_is_no_nv() -> None:
-    command = launcher.server_command({**SPEC, "gpu": False}, {"cmd": ["x"]}, "r", "/tmp")
+    command = launcher.server_command({**SPEC, "gpu": False}, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
     assert "--nv" not in command
-    assert command[-2:] == ["0", "x"]
+    assert command[-3:] == ["0", "/tmp/share", "x"]
 
 
 def test_without_a_runtime_only_the_shell_is_left() -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "runtime": "none"}}
-    assert launcher.server_command(spec, {"cmd": ["x"]}, "", "/tmp")[:2] == ["/bin/sh", "-c"]
+    assert launcher.server_command(spec, {"cmd": ["x"]}, "", "/tmp", "/tmp/share")[:2] == ["/bin/sh", "-c"]
 
 
 def test_a_runscript_gets_the_arguments_of_its_shell() -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "entry": "run"}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp")
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
     assert command[command.index("/p/a.sif") + 1] == "-c"
 
 
 def test_a_prefix_takes_the_place_of_conda_s_directory() -> None:
     spec = {**SPEC, "environment": {"kind": "prefix", "conda": "", "prefix": "/sw/env", "name": "mine"}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp")
-    assert command[-5:] == ["prefix", "/sw/env", "mine", "1", "x"]
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
+    assert command[-6:] == ["prefix", "/sw/env", "mine", "1", "/tmp/share", "x"]
 
 
 def test_only_what_the_node_has_is_bound(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "binds": [str(tmp_path), "/nowhere"]}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/")
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/", "/tmp/share")
     assert [command[at + 1] for at, word in enumerate(command) if word == "--bind"] == [str(tmp_path), "/"]
     assert "/nowhere does not exist on this node" in capfd.readouterr().err
 
@@ -938,7 +1112,7 @@ def test_an_unpacked_image_is_an_image(tmp_path: Path) -> None:
     [("0.0.0.0", "http://0.0.0.0:40000/user/you/"), ("::", "http://[::]:40000/user/you/")],  # noqa: S104
 )
 def test_the_server_listens_where_the_site_says(listen: str, url: str) -> None:
-    env = launcher.server_environment({"listen": listen}, claim(), "/run", 40000)
+    env = launcher.server_environment({"listen": listen}, claim(), "/run", 40000, 1790000000)
     assert env["JUPYTERHUB_SERVICE_URL"] == url
     assert env["JUPYTER_RUNTIME_DIR"] == "/run"
 

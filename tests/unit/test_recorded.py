@@ -489,7 +489,7 @@ OPTIONS = {
     "sbatch": {
         *("--parsable", "-M", "--job-name", "--account", "--time", "--partition", "--constraint", "--nodes"),
         *("--ntasks", "--cpus-per-task", "--mem", "--gres", "--reservation", "--begin", "--mail-type"),
-        *("--no-requeue", "--chdir", "--output", "--export"),
+        *("--no-requeue", "--chdir", "--output", "--export", "--signal"),
         "--gpus",  # documented since 19.05
         "--gpus-per-node",  # likewise
     },

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from snowyspawner import launcher, script
+from snowyspawner import chores, launcher, script
+from snowyspawner._share import share_dir
 from snowyspawner.request import from_options
 from snowyspawner.script import Target
 from snowyspawner.site import Site, load
@@ -65,6 +69,7 @@ def test_the_default_asks_for_exactly_what_the_seed_asked_for(snowy: Site, targe
         "chdir": "/home/you",
         "output": "/home/you/.snowyspawner-%j.log",
         "export": "ALL",
+        "signal": "B:USR1@600",
     }
     # notebookjob.sh: -A g2021027 -t 0:59:00 -p core -n 4 --gres=gpu:t4:1; -M snowy is an argument of sbatch's.
     seed = {"account": "g2021027", "time": "0:59:00", "partition": "core", "ntasks": "4", "gres": "gpu:t4:1"}
@@ -86,6 +91,7 @@ def test_every_choice_has_its_option(variant: Callable[..., Site], target: Targe
         "--reservation=g2021027_1",
         "--begin=uts1790859600",  # 15:00 there; seconds of the epoch, because sbatch has a zone of its own
         "--mail-type=BEGIN",
+        "--signal=B:USR1@600",
         "--no-requeue",
         "--chdir=/home/you",
         "--output=/home/you/.snowyspawner-%j.log",
@@ -126,6 +132,90 @@ def test_a_part_of_a_partition_is_its_slurm_name_and_a_constraint(target: Target
 def test_a_time_is_always_sent(target: Target) -> None:
     # On Pelle, a job that does not say is given a minute.
     assert "--time=0:59:00" in options_of(built(load("pelle"), target, time=""))
+
+
+@pytest.mark.parametrize(
+    ("time", "warn_before", "option", "warn"),
+    [
+        ("0:59:00", "10:00", "B:USR1@600", 600),
+        ("0:59:00", "0:30", "B:USR1@30", 30),
+        ("10-00:00:00", "18:00:00", "B:USR1@64800", 64800),
+        # A short session is warned half way.
+        ("20", "10:00", "B:USR1@600", 600),
+        ("19", "10:00", "B:USR1@570", 570),
+        ("5", "10:00", "B:USR1@150", 150),
+        # Slurm counts in minutes, and rounds up.
+        ("2:30", "10:00", "B:USR1@90", 90),
+        # Slurm's signal may come a minute early, which would be at the start: JupyterLab warns by its own clock.
+        ("2", "10:00", "", 60),
+        ("1", "10:00", "", 30),
+        ("0:59:00", "", "", 0),
+        ("0:59:00", "0", "", 0),
+    ],
+)
+def test_slurm_is_asked_to_warn_before_the_end(
+    variant: Callable[..., Site], target: Target, time: str, warn_before: str, option: str, warn: int
+) -> None:
+    text = built(variant(warn_before=warn_before), target, time=time)
+    assert [o for o in options_of(text) if o.startswith("--signal")] == ([f"--signal={option}"] if option else [])
+    assert json.loads(text.splitlines()[-2])["warn"] == warn
+
+
+def test_the_warning_s_signal_is_ignored_before_anything_runs(rich: Site, target: Target) -> None:
+    commands = [line for line in built(rich, target).splitlines() if line and not line.startswith("#")]
+    assert commands[0] == "trap '' USR1"
+
+
+def test_the_signal_kills_neither_bash_nor_what_the_prologue_runs(
+    tmp_path: Path, variant: Callable[..., Site], target: Target, executable: Callable[..., Path]
+) -> None:
+    # The prologue signals its own shell and a child's; what takes the launcher's place shows that it was reached.
+    prologue = 'kill -USR1 $$; sh -c "kill -USR1 \\$\\$; :" && touch "$REACHED/prologue"'
+    python = executable("python", '#!/bin/sh\nkill -USR1 $$; touch "$REACHED/launcher"\n')
+    text = built(variant(python=str(python), prologue=prologue), target)
+    subprocess.run(
+        ["/bin/bash", "-s"], input=text.encode(), check=True, timeout=30, env={**os.environ, "REACHED": str(tmp_path)}
+    )
+    assert {"prologue", "launcher"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("log", "directory", "ours", "others"),
+    [
+        (".snowyspawner-%j.log", "", [".snowyspawner-17.log"], ["x.snowyspawner-17.log", ".snowyspawner-17xlog"]),
+        ("logs/s%j", "logs", ["s1", "s0123456789"], ["s", "s1a", "s-1", "s1\n", "s\N{ARABIC-INDIC DIGIT ONE}"]),
+        ("%j-%j.100%%", "", ["5-5.100%"], ["5-6.100%", "5-5.100%%"]),
+    ],
+)
+def test_logs_of_earlier_jobs_are_told_by_their_whole_name(
+    variant: Callable[..., Site], target: Target, log: str, directory: str, ours: list[str], others: list[str]
+) -> None:
+    text = built(variant(log=log, keep_logs={"days": 7, "number": 0}), target)
+    logs = json.loads(text.splitlines()[-2])["logs"]
+    assert (logs["directory"], logs["days"], logs["number"]) == (directory, 7, 0)
+    assert [name for name in ours if not re.fullmatch(logs["pattern"], name)] == []
+    assert [name for name in others if re.fullmatch(logs["pattern"], name)] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Which file of such a name is a log, and whose, is not certain.
+        {"log": "%x-%j.log"},
+        {"log": "%j-%4j.log"},
+        {"log": "%%j.log"},
+        {"log": "%j-%.log"},
+        {"log": "logs/%j/out.log"},
+        {"log": "%u/%j.log"},
+        {"log": "../%j.log"},
+        {"keep_logs": {"days": 0, "number": 0}},
+    ],
+    ids=str,
+)
+def test_logs_that_cannot_be_told_for_certain_are_kept(
+    variant: Callable[..., Site], target: Target, changes: dict[str, Any]
+) -> None:
+    assert json.loads(built(variant(**changes), target).splitlines()[-2])["logs"] == {}
 
 
 def test_without_an_account_there_is_no_account_option(variant: Callable[..., Site], target: Target) -> None:
@@ -193,7 +283,8 @@ def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target
 
 def test_what_ends_the_heredocs_is_nowhere_else(rich: Site, target: Target) -> None:
     lines = built(rich, target, **FULL).splitlines()
-    for word in ("SNOWYSPAWNER_LAUNCHER", "SNOWYSPAWNER_SPEC"):
+    for word in ("LAUNCHER", "CHORES", "EXTENSION", "SPEC"):
+        word = f"SNOWYSPAWNER_{word}"
         having = [line for line in lines if word in line]
         assert len(having) == 2
         assert having[0].startswith("exec ")
@@ -201,25 +292,29 @@ def test_what_ends_the_heredocs_is_nowhere_else(rich: Site, target: Target) -> N
         assert having[1] == word
 
 
-def test_what_reaches_the_node_s_python_is_the_launcher_and_the_spec(
+def test_what_reaches_the_node_s_python_is_what_we_have(
     tmp_path: Path, variant: Callable[..., Site], target: Target, executable: Callable[..., Path]
 ) -> None:
     # A python that says what it was given: bash itself does the rest, as on a node.
     python = executable(
-        "python", f'#!/bin/sh\necho "$@" > {tmp_path}/argv\ncat <&3 > {tmp_path}/3\ncat <&4 > {tmp_path}/4\n'
+        "python",
+        f'#!/bin/sh\necho "$@" > {tmp_path}/argv\n' + "".join(f"cat <&{n} > {tmp_path}/{n}\n" for n in range(3, 7)),
     )
     site = variant(python=str(python))
     text = built(site, target, **FULL)
     subprocess.run(["/bin/bash", "-s"], input=text.encode(), check=True, timeout=30)
     assert (tmp_path / "argv").read_text() == "-I /dev/fd/3\n"
     assert (tmp_path / "3").read_bytes() == Path(launcher.__file__).read_bytes()
+    assert (tmp_path / "5").read_bytes() == Path(chores.__file__).read_bytes()
+    assert (tmp_path / "6").read_bytes() == (share_dir() / "labextension" / "warning.js").read_bytes()
     assert json.loads((tmp_path / "4").read_text()) == json.loads(script.spec(site, from_options(FULL, site), target))
 
 
 def test_no_text_of_a_person_s_is_in_the_script(rich: Site, target: Target) -> None:
     text = built(rich, target, **FULL)
+    text = text.replace(Path(launcher.__file__).read_text(), "")
     for part in ("$(id)", "{{y}}", "`x`", "ipynb"):
-        assert part not in text.replace(Path(launcher.__file__).read_text(), "")
+        assert part not in text
 
 
 # -- the spec ----------------------------------------------------------------------------------------------------
@@ -241,6 +336,9 @@ def test_the_spec_is_one_line_of_json_with_what_the_launcher_reads(snowy: Site, 
         },
         "environment": {"kind": "conda", "conda": "", "prefix": "", "name": "tf-gpu"},
         "gpu": True,
+        "limit": 59 * 60,
+        "warn": 600,
+        "logs": {"directory": "", "pattern": r"\.snowyspawner\-(?P<job>[0-9]+)\.log", "days": 30, "number": 50},
         "umask": "022",
         "listen": "0.0.0.0",  # noqa: S104
         "scratch": ["SNIC_TMP", "TMPDIR"],
@@ -285,9 +383,11 @@ def test_an_account_without_a_shell_gets_one() -> None:
 # -- the launcher's text -----------------------------------------------------------------------------------------
 
 
-def test_the_launcher_runs_on_python_3_6() -> None:
+@pytest.mark.parametrize("carried", [launcher, chores], ids=lambda module: str(module.__name__))
+def test_what_the_script_carries_runs_on_python_3_6(carried: ModuleType) -> None:
+    assert carried.__file__
     done = subprocess.run(
-        [str(BIN / "vermin"), "-t=3.6-", "--violations", "--no-tips", launcher.__file__],
+        [str(BIN / "vermin"), "-t=3.6-", "--violations", "--no-tips", carried.__file__],
         capture_output=True,
         text=True,
         timeout=60,

@@ -60,7 +60,7 @@ def test_an_installed_wheel_has_its_sites_templates_and_launcher(tmp_path: Path)
         for path in (home / "share" / "snowyspawner").rglob("*")
         if path.is_file()
     }
-    for part in ("templates", "sites", "deploy"):
+    for part in ("templates", "sites", "deploy", "labextension"):
         there = {path.relative_to(CHECKOUT / "share") for path in (CHECKOUT / "share" / part).iterdir()}
         assert there <= installed
         assert there

@@ -1,0 +1,203 @@
+"""The extension by itself, in a page without JupyterLab's notifications, where time passes as the test wants.
+
+In JupyterLab, and with a real job, it is in test_warning.py.
+"""
+
+import http.server
+import json
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from snowyspawner import chores
+from snowyspawner._share import share_dir
+
+pytestmark = pytest.mark.browser
+
+BEGIN = 1790848800  # 2026-10-01 10:00 UTC
+PAGE = """<!doctype html><title>No notifications</title><body>
+<script src="static/warning.js"></script>
+<script>
+  window.ran = [];
+  const app = {
+    commands: { hasCommand: id => id === 'docmanager:save-all', execute: async id => window.ran.push(id) },
+    restored: Promise.resolve()
+  };
+  _JUPYTERLAB.snowyspawner.init({});
+  _JUPYTERLAB.snowyspawner.get('./extension').then(factory => factory().default.activate(app, null));
+</script>"""
+
+
+class Node:
+    """A server with the extension and session.json, and with a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = BEGIN
+        self.facts = {"end": BEGIN + 3600, "warn": 600, "notice": 0}
+        self.asked = 0
+        node = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content = {
+                    "/": PAGE,
+                    "/static/warning.js": (share_dir() / "labextension" / "warning.js").read_text(),
+                    "/static/session.json": json.dumps(node.facts),
+                }.get(self.path, "")
+                node.asked += self.path.endswith(".json")
+                data = content.encode()
+                self.send_response(200 if content else 404)
+                kind = {"/": "text/html", "/static/warning.js": "text/javascript"}.get(self.path, "application/json")
+                self.send_header("Content-Type", f"{kind}; charset=utf-8")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return formatdate(node.now, usegmt=True)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    node = Node()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def passing(page: Page, node: Node) -> Callable[[int], Awaitable[None]]:
+    """Let seconds pass, on the node and in the browser."""
+
+    async def forward(seconds: int) -> None:
+        node.now += seconds
+        await page.clock.fast_forward(seconds * 1000)
+
+    return forward
+
+
+async def arrive(page: Page, node: Node, wrong: int = 0) -> None:
+    """Open the page, in a browser whose clock is *wrong* seconds ahead, and wait until it knows the end."""
+    await page.clock.install(time=node.now + wrong)
+    await page.goto(node.url)
+    for _ in range(100):
+        if node.asked:
+            break
+        await page.wait_for_timeout(50)
+    assert node.asked
+
+
+def said(page: Page, when: str) -> Any:
+    words = re.compile(rf"^This session ends at \d\d:\d\d \(in {when}\)\. Save your work\.$")
+    return page.get_by_role("alert").get_by_text(words)
+
+
+@pytest.mark.parametrize("wrong", [0, 4000, -86400], ids=["right", "ahead", "behind"])
+async def test_it_warns_twice_whatever_the_clock_of_the_laptop_says(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]], wrong: int
+) -> None:
+    await arrive(page, node, wrong)
+    await passing(2990)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await passing(15)
+    await expect(said(page, "10 minutes")).to_be_visible()
+    await page.get_by_role("button", name="Save all").click()
+    assert await page.evaluate("window.ran") == ["docmanager:save-all"]
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await passing(400)
+    await page.wait_for_timeout(300)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await passing(80)
+    await expect(said(page, "2 minutes")).to_be_visible()
+    await page.get_by_role("button", name="Close").click()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_an_end_put_off_takes_the_warning_back_and_a_nearer_one_says_so_again(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]]
+) -> None:
+    node.facts["end"] = BEGIN + 500
+    await arrive(page, node)
+    await expect(said(page, "8 minutes")).to_be_visible()
+    node.facts["end"] = BEGIN + 3600
+    await passing(35)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    node.facts["end"] = BEGIN + 490
+    await passing(35)
+    await expect(said(page, "7 minutes")).to_be_visible()
+    # A second change, while it warns already.
+    node.facts["end"] = BEGIN + 300
+    await passing(35)
+    await expect(said(page, "3 minutes")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_have_count(1)
+
+
+async def test_a_signal_is_said_once(page: Page, node: Node, passing: Callable[[int], Awaitable[None]]) -> None:
+    node.facts["notice"] = BEGIN - 100  # before this page was opened
+    await arrive(page, node)
+    await passing(35)
+    await page.wait_for_timeout(300)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    # Slurm's, as early as it may be.
+    node.facts.update(end=node.now + 660, notice=node.now)
+    await passing(35)
+    await expect(said(page, "10 minutes")).to_be_visible()
+    await page.get_by_role("button", name="Close").click()
+    await passing(60)  # when the warning would have been due
+    await page.wait_for_timeout(300)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["away", "silent"])
+async def test_a_server_that_is_away_keeps_nobody_from_being_warned(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]], silent: bool
+) -> None:
+    async def fail(route: Route) -> None:
+        if not silent:
+            await route.abort()
+
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    await arrive(page, node)
+    await passing(10)
+    await page.route("**/session.json", fail)
+    await passing(3000)
+    await page.wait_for_timeout(300)
+    await passing(15)
+    await expect(said(page, "10 minutes")).to_be_visible()
+    assert problems == []
+
+
+async def test_without_a_warning_or_an_end_nothing_is_said(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]]
+) -> None:
+    node.facts = {"end": 0, "warn": 600, "notice": 0}
+    await arrive(page, node)
+    await passing(35)
+    node.facts = {"end": node.now + 20, "warn": 0, "notice": 0}
+    await passing(35)
+    await page.wait_for_timeout(300)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_launcher_and_extension_agree_on_their_times() -> None:
+    script = (share_dir() / "labextension" / "warning.js").read_text()
+    assert f"LAST_WARNING = {chores.LAST_WARNING};" in script
+    assert f"EARLY = {chores.EARLY};" in script
