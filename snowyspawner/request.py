@@ -344,6 +344,11 @@ class _Check:
             self.refuse("time", f"{say_duration(values['time'])} is too long for {name}: at most {longest}{remedy}")
         if values["gpu"]:
             self.gpu_limits(values["gpu"], values["gpu_count"], name)
+        elif partition.gpu_required:
+            others = [key for key, other in self.site.partitions.items() if not other.gpu_required]
+            remedy = f", or partition {_either(others)}" if others else ""
+            offered = _either(f"{gpu}:1" for gpu in partition.gpus)
+            self.refuse("gpu", f"{name} is only for sessions with a GPU: choose {offered}{remedy}")
 
     def gpu_limits(self, gpu: str, count: int, partition: str) -> None:
         have = self.site.partitions[partition].gpus

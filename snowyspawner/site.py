@@ -97,6 +97,7 @@ class Partition(_Model):
     max_time: Duration
     whole_node: bool = False  # the job gets all max_cores of its node, whatever it asks for
     gpus: Names = ()  # the types (keys of Site.gpus) that its nodes have
+    gpu_required: bool = False  # Slurm takes no job here that does not ask for one of them
     max_jobs: int | None = Field(default=None, ge=1)  # jobs of one person, waiting and running together
 
 
@@ -232,6 +233,8 @@ class Site(_Model):
         for key, partition in self.partitions.items():
             for gpu in partition.gpus:
                 refer(f"partitions.{key}.gpus", gpu, self.gpus, "GPU type")
+            if partition.gpu_required and not partition.gpus:
+                wrong.append(f"partitions.{key}.gpu_required: True: needs gpus to choose from")
         for key, environment in self.environments.items():
             for image in environment.images:
                 refer(f"environments.{key}.images", image, self.images, "image")
