@@ -177,10 +177,19 @@ class _Check:
         try:
             if not isinstance(line, str) or len(line) > _TEXT_LIMIT:
                 raise ValueError(f"must be text of at most {_TEXT_LIMIT} characters")
-            return from_line(line, self.site.cluster)
+            return self.parted(from_line(line, self.site.cluster))
         except ValueError as error:
             self.errors["line"] = "".join(char if char.isprintable() else "?" for char in str(error))
             return {}
+
+    def parted(self, options: dict[str, str]) -> dict[str, str]:
+        """Put the Site's partition where a line has Slurm's. Raises `ValueError`: no nodes have that constraint."""
+        constraint, name = options.pop("constraint", ""), options.get("partition", self.values["partition"])
+        found = self.site.find_partition(name, constraint, options.get("gpu", "").partition(":")[0])
+        if constraint and not found:
+            raise ValueError(f"-C {constraint}: partition {name} has no such nodes here")
+        # What there is not is refused at its field.
+        return {**options, "partition": found or name}
 
     def request(self) -> SessionRequest:
         values = {

@@ -268,6 +268,17 @@ class Site(_Model):
         """Return what Slurm calls the partition *key*: several entries may be parts of one."""
         return self.partitions[key].name or key
 
+    def find_partition(self, name: str, constraint: str = "", gpu: str = "") -> str:
+        """Return the key of what sbatch's ``-p`` *name* and ``-C`` *constraint* mean; empty: there is no such.
+
+        *name* may be a key, too. Of several parts of one of Slurm's partitions, the first that has *gpu* is meant.
+        """
+        if name in self.partitions and not constraint:
+            return name
+        parts = [key for key in self.partitions if name in (key, self.slurm_partition(key))]
+        meant = [key for key in parts if self.partitions[key].constraint == constraint]
+        return next((key for key in meant if gpu in self.partitions[key].gpus), meant[0] if meant else "")
+
     def address(self, node: str) -> str:
         """Return the host under which the hub reaches *node*."""
         return self.node_address.replace("{node}", node)
