@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from snowyspawner.site import Site
 
 from .commands import run, wait_until
 from .slurm import Plan, partition_qos
 
-OTHER_PROJECT = "g2020014"  # a project that exists and that no demo account belongs to
-DEFAULT_PROJECT = "demo"
+DEFAULT_PROJECT = "demo"  # where the Site has no default of its own
+SECOND_PROJECTS = ("g2020014", "demo2")  # the first that looks like a project of the Site's, else the last
+CLOSED_PROJECT = "g2019001"  # a project that exists and that no demo account belongs to
 
 
-def project(site: Site) -> str:
-    """Return the project that every demo account belongs to."""
-    return site.accounts.default or DEFAULT_PROJECT
+def projects(site: Site) -> tuple[str, str]:
+    """Return the projects that every demo account belongs to; Slurm charges the first where none is named."""
+    second = next((name for name in SECOND_PROJECTS if re.fullmatch(site.accounts.pattern, name)), SECOND_PROJECTS[-1])
+    return site.accounts.default or DEFAULT_PROJECT, second
 
 
 def sacctmgr(plan: Plan, *words: str) -> str:
@@ -31,25 +35,28 @@ def fill(plan: Plan, accounts: list[str]) -> None:
     """Tell the accounting what is missing in it."""
     known = registered(plan)
     clusters = ",".join(plan.clusters)
-    if missing := [name for name in plan.clusters if name not in known]:
-        sacctmgr(plan, "add", "cluster", ",".join(missing))
+    if unknown := [name for name in plan.clusters if name not in known]:
+        sacctmgr(plan, "add", "cluster", ",".join(unknown))
     limits = partition_qos(plan.site)
     have = sacctmgr(plan, "show", "qos", "format=Name").split()
     for name, jobs in limits.items():
         if name not in have:
             sacctmgr(plan, "add", "qos", name)
         sacctmgr(plan, "modify", "qos", name, "set", f"MaxSubmitJobsPerUser={jobs}")
-    charged = project(plan.site)
+    own = projects(plan.site)
     rows = sacctmgr(plan, "show", "assoc", "format=Cluster,Account,User").splitlines()
     have_assocs = {tuple(row.split("|")[:3]) for row in rows}
-    for name in (charged, OTHER_PROJECT):
-        if any((cluster, name, "") not in have_assocs for cluster in plan.clusters):
+
+    def missing(account: str, user: str = "") -> bool:
+        return any((cluster, account, user) not in have_assocs for cluster in plan.clusters)
+
+    for name in (*own, CLOSED_PROJECT):
+        if missing(name):
             sacctmgr(plan, "add", "account", name, f"cluster={clusters}", f"Description={name}", "Organization=demo")
-    new = [u for u in accounts if any((cluster, charged, u) not in have_assocs for cluster in plan.clusters)]
-    if new:
-        sacctmgr(
-            plan, "add", "user", ",".join(new), f"account={charged}", f"DefaultAccount={charged}", f"cluster={clusters}"
-        )
+    for name in own:
+        if new := ",".join(user for user in accounts if missing(name, user)):
+            default = [f"DefaultAccount={name}"] if name == own[0] else []
+            sacctmgr(plan, "add", "user", new, f"account={name}", *default, f"cluster={clusters}")
 
 
 def wait_registered(plan: Plan) -> None:

@@ -14,7 +14,7 @@ import yaml
 from snowyspawner.site import Site, SiteError, load, shipped
 
 from . import DemoError, accounts, apptainer, devices, image, packages, proxy, services
-from .accounting import project
+from .accounting import projects
 from .commands import open_umask
 from .daemons import Daemons, all_pids, program_of, stop
 from .directories import default_state, discard, locked
@@ -186,8 +186,8 @@ class Cluster:
 
     def _write_site(self) -> None:
         site = self.site
-        charged = project(site)
         pattern = site.accounts.pattern
+        strange = [name for name in projects(site) if not re.fullmatch(pattern, name)]
         here = {
             "extends": self._state.site,
             "node_address": "127.0.0.1",
@@ -195,8 +195,8 @@ class Cluster:
             "python": "/usr/bin/python3",
             "slurm_conf": "",
             "prologue": f'export PATH="{apptainer.bin_directory()}:$PATH"\n',
-            # The project that exists here may not look like one of the Site's.
-            "accounts": {"pattern": pattern if re.fullmatch(pattern, charged) else f"(?:{pattern})|{charged}"},
+            # The projects that exist here may not look like the Site's.
+            "accounts": {"pattern": "|".join([f"(?:{pattern})", *strange]) if strange else pattern},
             "images": {
                 name: {"path": str(self.image), "runtime": "auto", "entry": "exec", "binds": []}
                 for name, entry in site.images.items()

@@ -24,6 +24,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="", add_help=False, allow_abbrev=False)
     parser.add_argument("-A", "--account")
     parser.add_argument("-b", "--begin")
+    parser.add_argument("-C", "--constraint")
     parser.add_argument("-M", "--clusters", "--cluster")
     parser.add_argument("-n", "--ntasks", "-c", "--cpus-per-task", dest="cores")
     parser.add_argument("-p", "--partition")
@@ -38,6 +39,8 @@ def _parser() -> _Parser:
 
 def from_line(line: str, cluster: str = "") -> dict[str, str]:
     """Read a line; return the options it sets. *cluster* is the Site's, the only one that ``-M`` may name.
+
+    ``-p`` and ``-C`` are as Slurm knows them (*partition*, *constraint*): which of the Site's that is, the Site knows.
 
     Raises `ValueError` that names the flag and what is allowed.
     """

@@ -177,10 +177,19 @@ class _Check:
         try:
             if not isinstance(line, str) or len(line) > _TEXT_LIMIT:
                 raise ValueError(f"must be text of at most {_TEXT_LIMIT} characters")
-            return from_line(line, self.site.cluster)
+            return self.parted(from_line(line, self.site.cluster))
         except ValueError as error:
             self.errors["line"] = "".join(char if char.isprintable() else "?" for char in str(error))
             return {}
+
+    def parted(self, options: dict[str, str]) -> dict[str, str]:
+        """Put the Site's partition where a line has Slurm's. Raises `ValueError`: no nodes have that constraint."""
+        constraint, name = options.pop("constraint", ""), options.get("partition", self.values["partition"])
+        found = self.site.find_partition(name, constraint, options.get("gpu", "").partition(":")[0])
+        if constraint and not found:
+            raise ValueError(f"-C {constraint}: partition {name} has no such nodes here")
+        # What there is not is refused at its field.
+        return {**options, "partition": found or name}
 
     def request(self) -> SessionRequest:
         values = {
@@ -344,6 +353,11 @@ class _Check:
             self.refuse("time", f"{say_duration(values['time'])} is too long for {name}: at most {longest}{remedy}")
         if values["gpu"]:
             self.gpu_limits(values["gpu"], values["gpu_count"], name)
+        elif partition.gpu_required:
+            others = [key for key, other in self.site.partitions.items() if not other.gpu_required]
+            remedy = f", or partition {_either(others)}" if others else ""
+            offered = _either(f"{gpu}:1" for gpu in partition.gpus)
+            self.refuse("gpu", f"{name} is only for sessions with a GPU: choose {offered}{remedy}")
 
     def gpu_limits(self, gpu: str, count: int, partition: str) -> None:
         have = self.site.partitions[partition].gpus

@@ -108,6 +108,7 @@ class Partition(_Model):
     max_time: Duration
     whole_node: bool = False  # the job gets all max_cores of its node, whatever it asks for
     gpus: Names = ()  # the types (keys of Site.gpus) that its nodes have
+    gpu_required: bool = False  # Slurm takes no job here that does not ask for one of them
     max_jobs: int | None = Field(default=None, ge=1)  # jobs of one person, waiting and running together
 
 
@@ -259,6 +260,8 @@ class Site(_Model):
         for key, partition in self.partitions.items():
             for gpu in partition.gpus:
                 refer(f"partitions.{key}.gpus", gpu, self.gpus, "GPU type")
+            if partition.gpu_required and not partition.gpus:
+                wrong.append(f"partitions.{key}.gpu_required: True: needs gpus to choose from")
         for key, environment in self.environments.items():
             for image in environment.images:
                 refer(f"environments.{key}.images", image, self.images, "image")
@@ -298,6 +301,17 @@ class Site(_Model):
     def slurm_partition(self, key: str) -> str:
         """Return what Slurm calls the partition *key*: several entries may be parts of one."""
         return self.partitions[key].name or key
+
+    def find_partition(self, name: str, constraint: str = "", gpu: str = "") -> str:
+        """Return the key of what sbatch's ``-p`` *name* and ``-C`` *constraint* mean; empty: there is no such.
+
+        *name* may be a key, too. Of several parts of one of Slurm's partitions, the first that has *gpu* is meant.
+        """
+        if name in self.partitions and not constraint:
+            return name
+        parts = [key for key in self.partitions if name in (key, self.slurm_partition(key))]
+        meant = [key for key in parts if self.partitions[key].constraint == constraint]
+        return next((key for key in meant if gpu in self.partitions[key].gpus), meant[0] if meant else "")
 
     def address(self, node: str) -> str:
         """Return the host under which the hub reaches *node*."""

@@ -12,15 +12,16 @@ from .hubs import Hub
 
 
 class Form(HTMLParser):
-    """The fields of the page's form as a browser would send them, and the errors shown at them."""
+    """The fields of the page's form as a browser would send them, the errors shown at them, and the help."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.values: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self.helps: dict[str, str] = {}
         self.action = ""
         self._select = ""
-        self._error = ""
+        self._beneath: tuple[dict[str, str], str] | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -36,18 +37,21 @@ class Form(HTMLParser):
         elif tag == "input" and name and given.get("type") not in ("submit", "button"):
             if given.get("type") != "checkbox" or "checked" in given:
                 self.values[name] = given.get("value", "")
-        elif given.get("id", "").endswith("-error"):
-            self._error = given["id"].removeprefix("snowy-").removesuffix("-error")
+        else:
+            for end, texts in (("-error", self.errors), ("-help", self.helps)):
+                if given.get("id", "").endswith(end):
+                    self._beneath = texts, given["id"].removeprefix("snowy-").removesuffix(end)
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "select":
             self._select = ""
         elif tag == "div":
-            self._error = ""
+            self._beneath = None
 
     def handle_data(self, data: str) -> None:
-        if self._error:
-            self.errors[self._error] = self.errors.get(self._error, "") + data.strip()
+        if self._beneath:
+            texts, field = self._beneath
+            texts[field] = texts.get(field, "") + data.strip()
 
 
 class Person:

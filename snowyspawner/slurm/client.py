@@ -117,6 +117,7 @@ KILL = ("--signal=KILL", "--full")
 
 SQUEUE_FORMAT = "%i|%T|%B|%S|%r"  # the free text last
 SACCT_FORMAT = "JobIDRaw,State,ExitCode"
+ACCOUNTS_FORMAT = "account,defaultaccount"
 
 
 def parse_job_id(output: str) -> tuple[str, str]:
@@ -169,8 +170,12 @@ def _whole(state: str) -> str:
 
 
 def parse_accounts(output: str) -> list[str]:
-    """Read ``sacctmgr -nP show assoc format=account``: each account once, in Slurm's order."""
-    return list(dict.fromkeys(line.strip() for line in output.splitlines() if line.strip()))
+    """Read `ACCOUNTS_FORMAT` (``-n -P``): each account once, the person's default first, else in Slurm's order."""
+    rows = [[part.strip() for part in line.split("|")] for line in output.splitlines() if line.strip()]
+    accounts = dict.fromkeys(row[0] for row in rows if row[0])
+    # Slurm has the account first that was made last.
+    defaults = [row[1] for row in rows if len(row) > 1 and row[1] in accounts]
+    return list(dict.fromkeys([*defaults, *accounts]))
 
 
 def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]:
@@ -270,9 +275,9 @@ class SlurmClient:
         return [job_id for job_id, row in rows.items() if row.state not in ENDED]
 
     async def accounts(self, user: str) -> list[str]:
-        """Ask accounting which accounts *user* may charge jobs to."""
+        """Ask accounting which accounts *user* may charge jobs to; the first is Slurm's own choice for them."""
         cluster = [f"cluster={self.cluster}"] if self.cluster else []
-        args = ["-n", "-P", "show", "assoc", f"user={user}", *cluster, "format=account"]
+        args = ["-n", "-P", "show", "user", user, "withassoc", *cluster, f"format={ACCOUNTS_FORMAT}"]
         return parse_accounts(await self._run("sacctmgr", args, self._env()))
 
     def _cluster(self) -> list[str]:

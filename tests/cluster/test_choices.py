@@ -1,14 +1,18 @@
 """Every field reaches Slurm as it was asked for, whichever way it came; what may not be is refused at its field."""
 
-import re
+import asyncio
 import shlex
+import shutil
 import time
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ..hubs import Hub
+from ..hubs import ROOT, Hub
 from ..people import Person
 from .test_session import MKL, queued, show_job
 
@@ -29,7 +33,8 @@ FIELDS = [
     ({"partition": "node"}, "-p node", {"Partition": "node"}),
     ({"partition": "devel", "time": "0:30:00"}, "-p devel -t 0:30:00", {"Partition": "devel", "TimeLimit": "00:30:00"}),
     ({"gpu": "t4:1"}, "--gres=gpu:t4:1", {"TresPerNode": "gres:gpu:t4:1"}),
-    ({"account": "g2021027"}, "-A g2021027", {"Account": "g2021027"}),
+    ({"account": "g2020014"}, "-A g2020014", {"Account": "g2020014"}),
+    ({"reservation": "lab1"}, "--reservation=lab1", {"Reservation": "lab1"}),
     ({"environment": "tf-pip"}, "-- tf-pip", {}),
     ({"environment": "tf-gpu", "image": "broken.sif"}, "-- tf-gpu broken.sif", {}),
     ({"email_on_start": "1"}, "--mail-type=BEGIN", {"MailType": "BEGIN"}),
@@ -44,6 +49,17 @@ CASES = [
     for way in ("form", "link", "rest", "line")
     if way != "line" or field[1]
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reservation(cluster: Any, slurm: Any) -> Iterator[None]:
+    """``lab1`` is for the demo's people, one day."""
+    control = ["scontrol", "-M", cluster.site.cluster]
+    slurm(*control, "delete", "ReservationName=lab1", check=False)  # of a run whose cluster was kept
+    lab = f"ReservationName=lab1 Users={','.join(cluster.users)} StartTime=now+30days Duration=60 Nodes=s1"
+    slurm(*control, "create", "reservation", *shlex.split(lab))
+    yield
+    slurm(*control, "delete", "ReservationName=lab1")
 
 
 @pytest.mark.slow
@@ -61,7 +77,9 @@ async def test_each_field_reaches_slurm(
     begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
     # One core without a GPU, unless the case says otherwise.
     base = {"environment": "tf-mkl", "partition": "core", "cores": "1", "gpu": "none", "begin": begin}
-    full = {**base, "image": "container.sif", "time": "0:59:00", "open": "", "email_on_start": "0", **choice}
+    # The form offers the last choice again, so that each case says everything.
+    base = {**base, "image": "container.sif", "time": "0:59:00", "account": "g2021027", "reservation": ""}
+    full = {**base, "open": "", "email_on_start": "0", **choice}
     name = users[1]
     if way == "rest":
         status, answer = await hub.submit(name, full)
@@ -84,6 +102,7 @@ async def test_each_field_reaches_slurm(
     job = await hub.job(name)
     seen = show_job(slurm, cluster, job["job_id"])
     assert {key: seen.get(key) for key in shown} == shown
+    assert seen["Account"] == full["account"]
     assert seen["JobState"] == "PENDING"
     assert seen["StartTime"] == datetime.fromisoformat(begin).replace(tzinfo=cluster.site.zone).astimezone().strftime(
         "%Y-%m-%dT%H:%M:%S"
@@ -92,19 +111,6 @@ async def test_each_field_reaches_slurm(
     for field in {"environment", "image", "open"} & choice.keys():
         assert asked[field] == choice[field]
     assert ("TresPerNode" in seen) == (asked["gpu"] != "none")
-
-
-async def test_a_reservation_reaches_slurm(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
-    name = users[1]
-    make = f"scontrol -M {cluster.site.cluster} create reservation ReservationName=lab1 Users={name}"
-    slurm(*shlex.split(f"{make} StartTime=now+6hours Duration=60 Nodes=s1"))
-    try:
-        await hub.submit(name, {**MKL, "partition": "core", "reservation": "lab1"})
-        job = await hub.job(name)
-        assert show_job(slurm, cluster, job["job_id"])["Reservation"] == "lab1"
-        await hub.end(name)
-    finally:
-        slurm("scontrol", "-M", cluster.site.cluster, "delete", "ReservationName=lab1")
 
 
 HOSTILE = [
@@ -151,7 +157,7 @@ REFUSED = [
     ({"partition": "devcore", "gpu": "t4:1"}, "gpu", "devcore has no GPUs: choose core or node, or no GPU"),
     ({"partition": "devcore", "time": "2:00:00"}, "time", "2 hours is too long for devcore: at most 1 hour"),
     ({"environment": "tf-jax"}, "environment", "'tf-jax' is not offered here; choose tf-gpu, tf-mkl, tf-pip or gone"),
-    ({"account": "g2020014"}, "account", "'g2020014' is not one of your projects: choose g2021027"),
+    ({"account": "g2019001"}, "account", "'g2019001' is not one of your projects: choose g2021027 or g2020014"),
     ({"begin": "2021-01-01T15:00"}, "begin", "(Europe/Stockholm) is in the past"),
     ({"begin": "soon"}, "begin", "is not a time: write 15:00, 2026-01-31T15:00, or now"),
     ({"open": "../../etc/passwd"}, "open", "must be a path below your home directory"),
@@ -193,37 +199,164 @@ async def test_a_second_job_in_devcore_is_refused_before_it_reaches_slurm(
     assert queued(slurm, cluster, name) == [first]
 
 
+class HubAbroad(Hub):
+    """A hub whose Sites promise too much, on a host in New York; the Site, and sbatch, keep their own zones."""
+
+    ZONE = "America/New_York"
+
+    def command(self) -> list[str]:
+        return ["env", f"TZ={self.ZONE}", *super().command()]
+
+
+# What the file of the Site says and its cluster does not have, so that only Slurm can refuse it.
+TOO_MUCH = {
+    "single_node": True,
+    "memory_free": True,
+    "accounts": {"discover": False},
+    "partitions": {
+        "core": {"max_cores": 64},
+        "devcore": {"gpus": ["t4"], "max_jobs": None},
+        "long": {"max_cores": 16, "max_time": "10-0"},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+async def abroad(cluster: Any) -> AsyncIterator[HubAbroad]:
+    directory: Path = cluster.state / "hub-abroad"
+    shutil.rmtree(directory, ignore_errors=True)  # of a run whose cluster was kept
+    directory.mkdir(mode=0o755)
+    site = {"extends": str(cluster.site_file), **TOO_MUCH}
+    (directory / "default.yaml").write_text(yaml.safe_dump(site))
+    # sbatch reads its lines until the first command, the administrator's own among them.
+    late = {**site, "prologue": "#SBATCH --begin=tonight"}
+    (directory / "late.yaml").write_text(yaml.safe_dump(late))
+    hub = HubAbroad(cluster, directory, ROOT / "tests" / "lenient_hub_config.py")
+    await hub.start()
+    yield hub
+    await hub.stop()
+
+
+@pytest.fixture
+async def guest(cluster: Any, abroad: Hub, slurm: Any) -> AsyncIterator[Person]:
+    """Somebody who is signed in there. Afterwards they have neither server nor job."""
+    name = list(cluster.users)[2]
+    async with Person(abroad, name) as person:
+        yield person
+    status, model = await abroad.call("GET", f"/hub/api/users/{name}?include_stopped_servers")
+    for server in model["servers"] if status == 200 else []:
+        await abroad.end(name, server)
+    slurm("scancel", "-M", cluster.site.cluster, "-u", name)
+
+
+CLOSED = "Required partition not available (inactive or drain)"
+NO_NODE = "Requested node configuration is not available"
+
+# The choice, the field, our words, Slurm's.
 SLURM_REFUSES = [
     ({"reservation": "nosuch"}, "reservation", "You cannot use this reservation.", "Requested reservation is invalid"),
+    (
+        {"account": "g2019001"},
+        "account",
+        "Slurm does not let you charge jobs to this project.",
+        "Invalid account or account/partition combination specified",
+    ),
+    ({"cores": "17"}, "partition", "No node of this partition can ever give what you ask for.", NO_NODE),
+    ({"partition": "devcore", "gpu": "t4:1"}, "partition", "No node of this partition can ever give", NO_NODE),
+    ({"memory": "9000000"}, "memory", "No node of this partition has that much memory.", "can not be satisfied"),
+    ({"partition": "long"}, "partition", "Slurm has no such partition.", "Invalid partition name specified"),
+    ({"partition": "node"}, "partition", "This partition is closed at the moment.", CLOSED),
 ]
 
 
-@pytest.mark.parametrize(("choice", "field", "sentence", "said"), SLURM_REFUSES)
-async def test_what_slurm_refuses_comes_back_at_its_field_with_slurms_words(
-    hub: Hub, users: list[str], cluster: Any, slurm: Any, choice: dict[str, str], field: str, sentence: str, said: str
+@pytest.fixture(scope="module")
+def closed_partition(cluster: Any, slurm: Any) -> Iterator[None]:
+    """``node`` takes no jobs."""
+    change = ["scontrol", "-M", cluster.site.cluster, "update", "PartitionName=node"]
+    slurm(*change, "State=INACTIVE")
+    yield
+    slurm(*change, "State=UP")
+
+
+async def assert_slurm_refuses(
+    person: Person, choice: dict[str, str], field: str, sentence: str, said: str, server: str = ""
 ) -> None:
-    name = users[1]
-    full = {"environment": "tf-mkl", "partition": "core", "cores": "2", "gpu": "none", "time": "0:31:00", **choice}
-    async with Person(hub, name) as person:
-        status, back = await person.send(await person.form(), **full)
+    """The form comes back as it was typed, with our words and Slurm's at the field; REST has them, too."""
+    base = {"environment": "tf-mkl", "partition": "core", "cores": "2", "gpu": "none", "memory": "", "time": "0:31:00"}
+    full = {**base, "account": "g2021027", "reservation": "", "open": "lab 1", "begin": "", **choice}
+    status, back = await person.send(await person.form(server=server), **full)
     assert status == 409
-    assert sentence in back.errors[field]
+    assert list(back.errors) == [field]
+    assert back.errors[field].startswith(sentence)
     assert said in back.errors[field]
     assert {key: back.values[key] for key in full} == full
-    assert queued(slurm, cluster, name) == []
+    status, answer = await person.hub.submit(person.name, full, server)
+    assert status == 409
+    assert answer["message"].startswith(sentence)
+    assert said in answer["message"]
 
 
-async def test_a_partition_that_is_down_is_said_in_words(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
-    """Slurm takes the job and lets it wait, or refuses it: either way the person learns why."""
-    name = users[1]
-    change = ["scontrol", "-M", cluster.site.cluster, "update", "PartitionName=devcore"]
-    slurm(*change, "State=INACTIVE")
-    try:
-        message = await hub.failure(name, {**MKL, "cores": 1})
-        assert "This partition is closed at the moment." in message
-        assert re.search(r"partition", message)
-    finally:
-        slurm(*change, "State=UP")
+@pytest.mark.usefixtures("closed_partition")
+@pytest.mark.parametrize(
+    ("choice", "field", "sentence", "said"), SLURM_REFUSES, ids=[" ".join(case[0].values()) for case in SLURM_REFUSES]
+)
+async def test_what_slurm_refuses_comes_back_at_its_field_with_slurms_words(
+    guest: Person, cluster: Any, slurm: Any, choice: dict[str, str], field: str, sentence: str, said: str
+) -> None:
+    await assert_slurm_refuses(guest, choice, field, sentence, said)
+    assert queued(slurm, cluster, guest.name) == []
+
+
+async def test_a_begin_that_slurm_does_not_understand_comes_back_too(guest: Person, cluster: Any, slurm: Any) -> None:
+    """What a person types is sent as a number: only the Site can add such a line."""
+    sentence = "Slurm does not understand when to begin."
+    await assert_slurm_refuses(guest, {}, "begin", sentence, "Invalid --begin specification", "late")
+    assert queued(slurm, cluster, guest.name) == []
+
+
+async def test_one_job_too_many_is_refused_by_slurm_where_the_site_does_not_say(
+    hub: Hub, users: list[str], guest: Person, cluster: Any, slurm: Any
+) -> None:
+    assert guest.name in users
+    begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
+    await hub.submit(guest.name, {**MKL, "begin": begin})
+    first = (await hub.job(guest.name))["job_id"]
+    sentence, said = "You have as many jobs here as you may have at a time.", "QOSMaxSubmitJobPerUserLimit"
+    await assert_slurm_refuses(guest, {"partition": "devcore"}, "partition", sentence, said)
+    assert queued(slurm, cluster, guest.name) == [first]
+
+
+async def begins(hub: Hub, name: str, cluster: Any, slurm: Any, server: str = "") -> int:
+    """When Slurm will let the job begin, in seconds since the epoch."""
+    job = await hub.job(name, server)
+    ask = ["squeue", "-M", cluster.site.cluster, "-hj", job["job_id"], "-o", "%S"]
+    return int(slurm("env", "SLURM_TIME_FORMAT=%s", *ask))
+
+
+async def test_the_job_begins_at_the_sites_hour_wherever_the_hub_is(
+    abroad: Hub, guest: Person, cluster: Any, slurm: Any
+) -> None:
+    """Site, hub and sbatch (which gets no TZ from the hub, so it has this machine's) in a zone each."""
+    assert abroad.process is not None
+    assert f"TZ={HubAbroad.ZONE}".encode() in Path(f"/proc/{abroad.process.pid}/environ").read_bytes().split(b"\0")
+    form = await guest.form()
+    assert "time of Europe/Stockholm" in form.helps["begin"]
+    base = {"environment": "tf-mkl", "partition": "core", "cores": "1", "gpu": "none"}
+    # Past in the Site's zone, to come in the hub's.
+    past = datetime.fromtimestamp(time.time() - 2 * 3600, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
+    status, back = await guest.send(form, **base, begin=past)
+    assert status == 400
+    assert f"'{past}' (Europe/Stockholm) is in the past" in back.errors["begin"]
+    assert back.values["begin"] == past
+    assert "time of Europe/Stockholm" in back.helps["begin"]
+    # No hour in which clocks change, and none that is about to come.
+    now = datetime.now(cluster.site.zone)
+    moment = now.replace(hour=18 if 9 <= now.hour < 13 else 12, minute=30, second=0, microsecond=0)
+    moment += timedelta(days=moment < now)
+    ways = {"hour": moment.strftime("%H:%M"), "day": moment.strftime("%Y-%m-%dT%H:%M")}
+    await asyncio.gather(*(abroad.submit(guest.name, {**base, "begin": ways[key]}, key) for key in ways))
+    for server in ways:
+        assert await begins(abroad, guest.name, cluster, slurm, server) == moment.timestamp()
 
 
 @pytest.mark.parametrize(
@@ -241,9 +374,7 @@ async def test_the_job_begins_at_the_sites_hour_also_when_clocks_change(
 ) -> None:
     name = users[1]
     await hub.submit(name, {**MKL, "begin": begin})
-    job = await hub.job(name)
-    shown = slurm("env", "SLURM_TIME_FORMAT=%s", "squeue", "-M", cluster.site.cluster, "-hj", job["job_id"], "-o", "%S")
-    assert int(shown) == datetime.fromisoformat(moment).timestamp()
+    assert await begins(hub, name, cluster, slurm) == datetime.fromisoformat(moment).timestamp()
     async with Person(hub, name) as person:
         form = await person.form(server="second")
         assert form.values["begin"] == ""  # a time passes: it is not offered again

@@ -3,6 +3,7 @@
 They are brought up one after another, and everything that is specific to one stands in its class's tables.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -28,6 +29,8 @@ PREFIX = account_prefix("snw")
 # Far enough away that nothing starts.
 LATER = 6 * 3600
 
+Waiter = Callable[[str, dict[str, str], str], Awaitable[dict[str, str]]]
+
 FACTS = """
 import json, os, sys
 names = ("SLURM_JOB_PARTITION", "SLURM_CPUS_ON_NODE", "CUDA_VISIBLE_DEVICES", "CPU_LIMIT", "OMP_NUM_THREADS")
@@ -37,11 +40,22 @@ print(json.dumps({**{name: os.environ.get(name) for name in names}, "prefix": sy
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `field`, `gpu` or `refusal` is run for each line of its class's table."""
+    """A test that takes `field`, `gpu` or `refusal` is run for each line of its class's table, by each `way` in."""
     for name, table in (("field", "FIELDS"), ("gpu", "GPUS"), ("refusal", "REFUSALS")):
-        if name in metafunc.fixturenames:
-            rows = getattr(metafunc.cls, table)
-            metafunc.parametrize(name, rows, ids=[" ".join(f"{k}={v}" for k, v in row[0].items()) for row in rows])
+        if name not in metafunc.fixturenames:
+            continue
+        rows = getattr(metafunc.cls, table)
+        label = {id(row): " ".join(f"{key}={value}" for key, value in row[0].items()) for row in rows}
+        if "way" in metafunc.fixturenames:
+            cases = [pytest.param(row, way, id=f"{way}: {label[id(row)]}") for row in rows for way in ways(row)]
+            metafunc.parametrize((name, "way"), cases)
+        else:
+            metafunc.parametrize(name, rows, ids=list(label.values()))
+
+
+def ways(row: tuple[dict[str, str], str, Any]) -> tuple[str, ...]:
+    """How a choice is sent: in every way if there is a notebook.py line for it, else by REST alone."""
+    return ("form", "link", "rest", "line") if row[1] else ("rest",)
 
 
 @pytest.fixture(scope="class")
@@ -56,7 +70,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     state = f"{tests.removesuffix('-test')}-site"
     prefix = f"{other}s" if (other := os.environ.get("SNOWYSPAWNER_TEST_PREFIX")) else PREFIX
     Cluster(state).down()  # what a run that was killed has left: another Site, perhaps
-    made = Cluster(state, site=request.cls.SITE, users=3, user_prefix=prefix)
+    made = Cluster(state, site=request.cls.SITE, users=request.cls.USERS, user_prefix=prefix)
     try:
         made.up()
         yield made
@@ -96,22 +110,41 @@ def user(cluster: Any) -> str:
 
 
 @pytest.fixture(scope="class")
-def waiter(hub: Hub, cluster: Any, slurm: Any) -> Callable[..., Awaitable[dict[str, str]]]:
-    """Ask for a session in some hours; return what Slurm has of it.
+async def waiter(hub: Hub, cluster: Any, slurm: Any) -> AsyncIterator[Waiter]:
+    """Ask for a session in some hours, in one of the `ways`; return what Slurm has of it.
 
     It is left in the queue, which is quicker than to end it: everything goes with the cluster. The other accounts
     take turns, as a person may have only so many servers.
     """
     names = itertools.cycle(list(cluster.users)[1:])
+    people: dict[str, Person] = {}
+    begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
 
-    async def wait(choice: dict[str, str]) -> dict[str, str]:
+    async def wait(way: str, choice: dict[str, str], line: str) -> dict[str, str]:
         name, server = next(names), f"s{secrets.token_hex(4)}"
-        begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
-        status, answer = await hub.submit(name, {"begin": begin, **choice}, server)
-        assert status in (201, 202), answer
+        if way in ("rest", "line"):
+            said = {"line": f"-b {begin} {line}"} if way == "line" else {"begin": begin, **choice}
+            status, answer = await hub.submit(name, said, server)
+            assert status in (201, 202), answer
+        else:
+            if name not in people:
+                people[name] = await stack.enter_async_context(Person(hub, name))
+            await send(people[name], way, {"begin": begin, **choice}, server)
         return show_job(slurm, (await hub.job(name, server))["job_id"])
 
-    return wait
+    async with contextlib.AsyncExitStack() as stack:
+        yield wait
+
+
+async def send(person: Person, way: str, choice: dict[str, str], server: str) -> None:
+    """Ask for a server by the form, or by a link that fills it in."""
+    if way == "link":
+        form = await person.form({f"opt-{field}": value for field, value in choice.items()}, server)
+        assert {field: form.values[field] for field in choice} == choice
+        status, back = await person.send(form)
+    else:
+        status, back = await person.send(await person.form(server=server), **choice)
+    assert status == 302, back.errors
 
 
 @pytest.fixture(scope="class")
@@ -143,14 +176,15 @@ class SiteTests:
     """What is tested on every Site. A subclass says which, and what is to be expected there."""
 
     SITE: str
+    USERS = 3
     #: Of the default choice: what scontrol shows, and what a kernel sees.
     DEFAULT: tuple[dict[str, str], dict[str, Any]]
     #: A choice with GPUs and the number of them.
     WITH_GPU: tuple[dict[str, str], int]
-    #: Choices, and what scontrol shows of them.
-    FIELDS: tuple[tuple[dict[str, str], dict[str, str]], ...]
-    #: The same, a line for each type of GPU.
-    GPUS: tuple[tuple[dict[str, str], str], ...]
+    #: Choices, the same as a notebook.py line (empty: see `ways`), and what scontrol shows of them.
+    FIELDS: tuple[tuple[dict[str, str], str, dict[str, str]], ...]
+    #: The same, one for each type of GPU.
+    GPUS: tuple[tuple[dict[str, str], str, str], ...]
     #: Choices that are refused, the field and the sentence at it.
     REFUSALS: tuple[tuple[dict[str, str], str, str], ...]
 
@@ -195,19 +229,19 @@ class SiteTests:
         await hub.end(user)
 
     async def test_a_field_reaches_slurm(
-        self, waiter: Callable[..., Awaitable[dict[str, str]]], field: tuple[dict[str, str], dict[str, str]]
+        self, waiter: Waiter, field: tuple[dict[str, str], str, dict[str, str]], way: str
     ) -> None:
-        choice, shown = field
-        seen = await waiter({"gpu": "none", **choice})
+        choice, line, shown = field
+        seen = await waiter(way, {"gpu": "none", **choice}, f"--gres=none {line}")
         assert {key: seen.get(key) for key in shown} == shown
         assert (seen["NumNodes"].removesuffix("-1"), seen["gpu"]) == ("1", "")
         assert (seen["JobState"], seen["Reason"]) == ("PENDING", "BeginTime")
 
     async def test_a_gpu_reaches_slurm(
-        self, waiter: Callable[..., Awaitable[dict[str, str]]], cluster: Any, gpu: tuple[dict[str, str], str]
+        self, waiter: Waiter, cluster: Any, gpu: tuple[dict[str, str], str, str], way: str
     ) -> None:
-        choice, shown = gpu
-        seen = await waiter(choice)
+        choice, line, shown = gpu
+        seen = await waiter(way, choice, line)
         assert seen["gpu"] == shown
         assert seen["Partition"] == cluster.site.slurm_partition(choice["partition"])
         # Slurm refuses at once what no node has.
@@ -234,6 +268,7 @@ class TestPelle(SiteTests):
     """CPUs by -c, several types of GPU by --gpus, one partition in two parts, memory as one likes."""
 
     SITE = "pelle"
+    USERS = 10  # each waits for a few of the sessions below
     DEFAULT = (
         {"Partition": "haswell", "NumCPUs": "4", "NumTasks": "1", "CPUs/Task": "4", "TimeLimit": "00:59:00"}
         | {"gpu": "gres:gpu:t4:1", "MinMemoryCPU": "6000M"},
@@ -242,33 +277,50 @@ class TestPelle(SiteTests):
     )
     WITH_GPU = ({"partition": "gpu", "gpu": "l40s:2"}, 2)
     FIELDS = (
-        ({"partition": "pelle", "cores": "1"}, {"Partition": "pelle", "NumCPUs": "1", "CPUs/Task": "1"}),
-        ({"partition": "pelle", "cores": "96"}, {"NumCPUs": "96", "CPUs/Task": "96", "NumTasks": "1"}),
-        ({"partition": "pelle", "cores": "2", "memory": "300000"}, {"NumCPUs": "2", "MinMemoryNode": "300000M"}),
-        ({"partition": "pelle", "time": "9-23"}, {"TimeLimit": "9-23:00:00"}),
-        ({"partition": "haswell", "cores": "16"}, {"Partition": "haswell", "NumCPUs": "16"}),
-        ({"partition": "fat-2TB", "memory": "2000000"}, {"Partition": "fat", "Features": "2TB"}),
-        ({"partition": "fat-3TB", "cores": "8"}, {"Partition": "fat", "Features": "3TB", "CPUs/Task": "8"}),
-        ({"partition": "pelle", "email_on_start": "1"}, {"MailType": "BEGIN"}),
+        ({"partition": "pelle", "cores": "1"}, "-p pelle -c 1", {"NumCPUs": "1", "CPUs/Task": "1"}),
         (
-            {"line": "-c 3 -p pelle -t 2:00:00 -A demo -- tf-mkl"},
-            {"Partition": "pelle", "CPUs/Task": "3", "TimeLimit": "02:00:00", "Account": "demo"},
+            {"partition": "pelle", "cores": "96"},
+            "-p pelle --cpus-per-task=96",
+            {"Partition": "pelle", "NumCPUs": "96", "CPUs/Task": "96", "NumTasks": "1"},
         ),
+        (
+            {"partition": "pelle", "cores": "2", "memory": "300000"},
+            "-p pelle -n 2 --mem=300000",
+            {"NumCPUs": "2", "MinMemoryNode": "300000M"},
+        ),
+        ({"partition": "pelle", "memory": "65536"}, "-p pelle --mem=64G", {"MinMemoryNode": "64G"}),
+        ({"partition": "pelle", "time": "9-23"}, "-p pelle -t 9-23", {"TimeLimit": "9-23:00:00"}),
+        ({"partition": "haswell", "cores": "16"}, "-p haswell -c 16", {"Partition": "haswell", "NumCPUs": "16"}),
+        (
+            {"partition": "fat-2TB", "memory": "2000000"},
+            "-p fat -C 2TB --mem=2000000M",
+            {"Partition": "fat", "Features": "2TB", "MinMemoryNode": "2000000M"},
+        ),
+        (
+            {"partition": "fat-3TB", "cores": "8"},
+            "-p fat-3TB -c 8",
+            {"Partition": "fat", "Features": "3TB", "CPUs/Task": "8"},
+        ),
+        ({"partition": "pelle", "email_on_start": "1"}, "-p pelle --mail-type=BEGIN", {"MailType": "BEGIN"}),
+        ({"partition": "pelle", "account": "g2020014"}, "-p pelle -A g2020014", {"Account": "g2020014"}),
+        ({"partition": "pelle", "environment": "tf-mkl"}, "-p pelle -- tf-mkl", {"Account": "demo"}),
     )
     GPUS = (
-        ({"partition": "haswell", "gpu": "t4:1"}, "gres:gpu:t4:1"),
-        ({"partition": "gpu", "gpu": "l40s:10", "cores": "64"}, "gres:gpu:l40s:10"),
-        ({"partition": "gpu", "gpu": "h100:2"}, "gres:gpu:h100:2"),
+        ({"partition": "haswell", "gpu": "t4:1"}, "-p haswell --gpus=t4:1", "gres:gpu:t4:1"),
+        ({"partition": "gpu", "gpu": "l40s:10", "cores": "64"}, "-p gpu -G l40s:10 -c 64", "gres:gpu:l40s:10"),
+        ({"partition": "gpu", "gpu": "h100:2"}, "-p gpu --gres=gpu:h100:2", "gres:gpu:h100:2"),
     )
     REFUSALS = (
         ({"partition": "haswell", "cores": "17"}, "cores", "a node of haswell has 16: ask for 16 or fewer"),
         ({"partition": "fat-3TB", "cores": "97"}, "cores", "a node of fat-3TB has 96: ask for 96 or fewer"),
+        ({"partition": "haswell", "memory": "262145"}, "memory", "a node of haswell has 262144 MB: ask for that or"),
         ({"partition": "pelle", "gpu": "t4:1"}, "gpu", "pelle has no GPUs: choose haswell, or no GPU"),
         ({"partition": "haswell", "gpu": "h100:1"}, "gpu", "haswell has no h100, only t4: choose gpu, or no GPU"),
         ({"partition": "gpu", "gpu": "h100:3"}, "gpu", "a node has 2 h100 at most: ask for 2"),
         ({"partition": "gpu", "time": "3-0"}, "time", "3 days is too long for gpu: at most 2 days"),
         ({"partition": "pelle", "time": "11-0"}, "time", "11 days is too long for pelle: at most 10 days"),
         ({"partition": "fat"}, "partition", "'fat' is not offered here"),
+        ({"account": "g2019001"}, "account", "'g2019001' is not one of your projects: choose demo or g2020014"),
     )
 
 
@@ -284,13 +336,13 @@ class TestPuhti(SiteTests):
     )
     WITH_GPU = ({"partition": "gputest", "gpu": "v100:4", "cores": "40", "time": "15", "environment": "tf-gpu"}, 4)
     FIELDS = (
-        ({"partition": "interactive", "cores": "8"}, {"Partition": "interactive", "NumCPUs": "8"}),
-        ({"partition": "hugemem", "memory": "1500000"}, {"Partition": "hugemem", "MinMemoryNode": "1500000M"}),
-        ({"partition": "longrun", "time": "14-0"}, {"TimeLimit": "14-00:00:00"}),
+        ({"partition": "interactive", "cores": "8"}, "", {"Partition": "interactive", "NumCPUs": "8"}),
+        ({"partition": "hugemem", "memory": "1500000"}, "", {"Partition": "hugemem", "MinMemoryNode": "1500000M"}),
+        ({"partition": "longrun", "time": "14-0"}, "", {"TimeLimit": "14-00:00:00"}),
     )
     GPUS = (
-        ({"partition": "gpu", "gpu": "v100:1", "cores": "10"}, "gres:gpu:v100:1"),
-        ({"partition": "gputest", "gpu": "v100:4", "time": "0:15:00"}, "gres:gpu:v100:4"),
+        ({"partition": "gpu", "gpu": "v100:1", "cores": "10"}, "", "gres:gpu:v100:1"),
+        ({"partition": "gputest", "gpu": "v100:4", "time": "0:15:00"}, "", "gres:gpu:v100:4"),
     )
     REFUSALS = (
         ({"partition": "interactive", "cores": "9"}, "cores", "a node of interactive has 8: ask for 8 or fewer"),
@@ -311,21 +363,26 @@ class TestAlvis(SiteTests):
     )
     WITH_GPU = ({"partition": "icelake", "gpu": "A100:4", "cores": "64"}, 4)
     FIELDS = (
-        ({"partition": "nogpu", "cores": "2"}, {"Partition": "alvis", "Features": "NOGPU", "CPUs/Task": "2"}),
-        ({"partition": "nogpu", "time": "7-0"}, {"TimeLimit": "7-00:00:00"}),
+        ({"partition": "nogpu", "cores": "2"}, "", {"Partition": "alvis", "Features": "NOGPU", "CPUs/Task": "2"}),
+        ({"partition": "nogpu", "time": "7-0"}, "", {"TimeLimit": "7-00:00:00"}),
     )
     GPUS = (
-        ({"partition": "skylake", "gpu": "T4:8", "cores": "32"}, "gres:gpu:T4:8"),
-        ({"partition": "skylake", "gpu": "V100:2"}, "gres:gpu:V100:2"),
-        ({"partition": "icelake", "gpu": "A40:4", "cores": "64"}, "gres:gpu:A40:4"),
-        ({"partition": "icelake", "gpu": "A100:1"}, "gres:gpu:A100:1"),
-        ({"partition": "icelake", "gpu": "A100fat:4"}, "gres:gpu:A100fat:4"),
+        ({"partition": "skylake", "gpu": "T4:8", "cores": "32"}, "", "gres:gpu:T4:8"),
+        ({"partition": "skylake", "gpu": "V100:2"}, "", "gres:gpu:V100:2"),
+        ({"partition": "icelake", "gpu": "A40:4", "cores": "64"}, "", "gres:gpu:A40:4"),
+        ({"partition": "icelake", "gpu": "A100:1"}, "", "gres:gpu:A100:1"),
+        ({"partition": "icelake", "gpu": "A100fat:4"}, "", "gres:gpu:A100fat:4"),
     )
     REFUSALS = (
-        ({"partition": "skylake", "cores": "33"}, "cores", "a node of skylake has 32: ask for 32 or fewer"),
+        (
+            {"partition": "skylake", "gpu": "T4:1", "cores": "33"},
+            "cores",
+            "a node of skylake has 32: ask for 32 or fewer",
+        ),
         ({"partition": "nogpu", "gpu": "T4:1"}, "gpu", "nogpu has no GPUs: choose skylake, or no GPU"),
         ({"partition": "skylake", "gpu": "t4:1"}, "gpu", "'t4:1' is not offered here"),
-        ({"partition": "icelake", "time": "8-0"}, "time", "8 days is too long for icelake: at most 7 days"),
+        ({"partition": "icelake", "gpu": "A40:1", "time": "8-0"}, "time", "8 days is too long for icelake: at most 7"),
+        ({"partition": "skylake"}, "gpu", "skylake is only for sessions with a GPU: choose T4:1 or V100:1, or"),
     )
 
 
@@ -341,12 +398,12 @@ class TestCosmos(SiteTests):
     )
     WITH_GPU = ({"partition": "gpua100i", "gpu": "a100-40:2", "cores": "32", "environment": "tf-gpu"}, 2)
     FIELDS = (
-        ({"cores": "48"}, {"Partition": "lu48", "NumCPUs": "48", "NumTasks": "48"}),
-        ({"time": "168:00:00"}, {"TimeLimit": "7-00:00:00"}),
+        ({"cores": "48"}, "", {"Partition": "lu48", "NumCPUs": "48", "NumTasks": "48"}),
+        ({"time": "168:00:00"}, "", {"TimeLimit": "7-00:00:00"}),
     )
     GPUS = (
-        ({"partition": "gpua100", "gpu": "a100-80:1"}, "gres:gpu:1"),
-        ({"partition": "gpua100i", "gpu": "a100-40:2"}, "gres:gpu:2"),
+        ({"partition": "gpua100", "gpu": "a100-80:1"}, "", "gres:gpu:1"),
+        ({"partition": "gpua100i", "gpu": "a100-40:2"}, "", "gres:gpu:2"),
     )
     REFUSALS = (
         ({"partition": "gpua100i", "cores": "33"}, "cores", "a node of gpua100i has 32: ask for 32 or fewer"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from demo import DemoError, slurm
+from demo.accounting import CLOSED_PROJECT, projects
 from demo.cluster import MOST_NODES, Cluster
 from snowyspawner import site as site_module
 from snowyspawner.site import Site
@@ -146,3 +147,12 @@ def test_a_site_is_a_path_from_wherever_it_was_given(tmp_path: Path, monkeypatch
 def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match=f"at most {MOST_NODES} nodes"):
         Cluster(tmp_path, site="pelle", nodes=MOST_NODES, gpu_nodes=1)
+
+
+@pytest.mark.parametrize("source", EVERY, ids=lambda source: Path(source).stem)
+def test_people_have_two_projects_the_sites_default_first(source: str | Path) -> None:
+    """So that one can be chosen that Slurm would not have taken anyway; and there is one that is not theirs."""
+    site = site_module.load(source)
+    first, second = projects(site)
+    assert first == (site.accounts.default or "demo")
+    assert len({first, second, CLOSED_PROJECT}) == 3

@@ -36,8 +36,13 @@ class StandInClient:
     ("output", "accounts"),
     [
         # sacctmgr 22.05: an association with a partition of its own is a second line of the same account.
-        ("g2021027\n", ["g2021027"]),
-        ("g2021027\ng2020014\ng2021027\n", ["g2021027", "g2020014"]),
+        ("g2021027|g2021027\n", ["g2021027"]),
+        ("staff|staff\ng2020014|staff\nstaff|staff\n", ["staff", "g2020014"]),
+        # The same, of the miniature cluster: what was made last comes first, the person's default after it.
+        ("aa|g2021027\nzz|g2021027\ng2021027|g2021027\n", ["g2021027", "aa", "zz"]),
+        # A default that is of another cluster, or none.
+        ("g2020014|staff\n", ["g2020014"]),
+        ("g2020014|\n", ["g2020014"]),
         ("", []),
         ("\n", []),
     ],

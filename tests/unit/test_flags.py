@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snowyspawner import site as site_module
 from snowyspawner.flags import from_line
 from snowyspawner.request import FIELDS, RequestError, from_options
 from snowyspawner.site import Site
@@ -133,3 +135,46 @@ def test_a_hostile_line_is_refused_in_one_plain_line(snowy: Site, value: Any) ->
     for sentence in caught.value.errors.values():
         assert all(char.isprintable() for char in sentence)
         assert len(sentence) < 800
+
+
+ALVIS = str(Path(__file__).resolve().parent.parent / "sites" / "alvis.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "partition"),
+    [
+        # What is one partition to Slurm may be several to the Site, told apart by the constraint or by the GPU.
+        ("pelle", "-p fat -C 2TB --gres=none", "fat-2TB"),
+        ("pelle", "--constraint=3TB --partition=fat --gres=none", "fat-3TB"),
+        ("pelle", "-p fat-3TB --gres=none", "fat-3TB"),
+        ("pelle", "-p fat-3TB -C 3TB --gres=none", "fat-3TB"),
+        ("pelle", "-p gpu -G h100:1", "gpu"),
+        ("pelle", "-c 2", "haswell"),
+        (ALVIS, "-p alvis --gpus-per-node=A40:1", "icelake"),
+        (ALVIS, "-p alvis --gpus-per-node=V100:1", "skylake"),
+        (ALVIS, "-p alvis -C NOGPU --gres=none", "nogpu"),
+    ],
+)
+def test_a_line_names_partitions_as_slurm_does(source: str, line: str, partition: str) -> None:
+    assert from_options({"line": line}, site_module.load(source)).partition == partition
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "sentence"),
+    [
+        ("-p fat -C 4TB", "line", "-C 4TB: partition fat has no such nodes here"),
+        ("-C 2TB", "line", "-C 2TB: partition haswell has no such nodes here"),
+        ("-p fat-2TB -C 3TB", "line", "-C 3TB: partition fat-2TB has no such nodes here"),
+        ("-p fat", "partition", "'fat' is not offered here; choose haswell, pelle, gpu, fat-2TB or fat-3TB"),
+        ("-p nosuch", "partition", "'nosuch' is not offered here"),
+    ],
+)
+def test_what_a_line_names_has_to_be_there(line: str, field: str, sentence: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        from_options({"line": line}, site_module.load("pelle"))
+    assert sentence in refused.value.errors[field]
+
+
+def test_a_field_beside_the_line_goes_first() -> None:
+    options = {"line": "-p fat -C 2TB", "partition": "fat-3TB", "gpu": "none"}
+    assert from_options(options, site_module.load("pelle")).partition == "fat-3TB"

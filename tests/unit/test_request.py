@@ -185,6 +185,25 @@ def test_a_refusal_has_a_sentence_at_its_field(snowy: Site, options: dict[str, A
     assert sentence in errors[field]
 
 
+def test_where_a_gpu_is_a_must_none_is_refused_at_the_gpu(variant: Callable[..., Site]) -> None:
+    site = variant(partitions={"core": {"gpu_required": True}})
+    assert from_options({}, site).gpu == "t4"
+    for none in ("none", "t4:0"):
+        assert refused({**CPU, "gpu": none}, site) == {
+            "gpu": "core is only for sessions with a GPU: choose t4:1, or partition node, devcore or devel"
+        }
+    # What was typed is wrong in itself: that goes first.
+    assert "'a100' is not offered here" in refused({"gpu": "a100"}, site)["gpu"]
+    assert from_options({**CPU, "partition": "devcore"}, site).gpu == ""
+
+
+def test_where_every_partition_is_for_gpus_no_other_is_named(variant: Callable[..., Site]) -> None:
+    site = variant(
+        partitions={"core": {"gpu_required": True}, "node": None, "devcore": None, "devel": None}, presets=None
+    )
+    assert refused(CPU, site) == {"gpu": "core is only for sessions with a GPU: choose t4:1"}
+
+
 def test_everything_wrong_is_said_at_once(snowy: Site) -> None:
     wrong = {
         "cores": 99,

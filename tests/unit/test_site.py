@@ -217,6 +217,10 @@ def test_a_time_without_quotes_is_explained(tmp_path: Path, text: str, key: str,
             "site: gpus.t4.request: '--wrap=gpu:{count}': must be an sbatch option such as --gres=gpu:t4:{count} or "
             "--gpus=t4:{count}",
         ),
+        (
+            {"partitions": {"devcore": {"gpu_required": True}}},
+            "site: partitions.devcore.gpu_required: True: needs gpus to choose from",
+        ),
     ],
 )
 def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, Any], line: str) -> None:
