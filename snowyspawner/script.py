@@ -111,19 +111,17 @@ def _limit(request: SessionRequest) -> int:
 def _old_logs(site: Site) -> dict[str, Any]:
     """Say which files of a person's are logs of earlier jobs, and how many of them to keep; empty: remove none.
 
-    Where a log's name has more than the job's number in it that varies, none can be told for certain.
+    Where the job's number is not in the file's name, none can be told for certain.
     """
     directory, _, name = site.log.rpartition("/")
     pattern = ""
-    for part in re.findall(r"%%|%[0-9]*[A-Za-z]?|[^%]+", name):
+    for part in re.findall(r"%%|%j|[^%]+", name):  # a Site allows nothing else of sbatch's
         if part == "%j":
             pattern += "(?P=job)" if "(?P<job>" in pattern else "(?P<job>[0-9]+)"
-        elif part == "%%" or "%" not in part:
-            pattern += re.escape(part.replace("%%", "%"))
         else:
-            return {}
+            pattern += re.escape(part.replace("%%", "%"))
     keep = site.keep_logs
-    if "(?P<job>" not in pattern or "%" in directory or ".." in directory.split("/") or not (keep.days or keep.number):
+    if "(?P<job>" not in pattern or "%" in directory or not (keep.days or keep.number):
         return {}
     return {"directory": directory, "pattern": pattern, "days": keep.days, "number": keep.number}
 

@@ -410,7 +410,7 @@ def test_a_hostile_value_is_refused_in_words_or_does_nothing(
     ordinary = script.build(snowy, from_options({}, snowy), target).splitlines()
     extra = [line for line in text.splitlines() if line not in ordinary]
     # A valid choice changes #SBATCH lines at most, and those hold words only.
-    assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=[A-Za-z0-9_.:+-]+)?", line) or '"gpu": ' in line for line in extra)
+    assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=[A-Za-z0-9_.:@+-]+)?", line) or '"gpu": ' in line for line in extra)
     assert re.fullmatch(r"/lab(/tree/[A-Za-z0-9_.~%/-]*)?", request.lab_path)
     json.dumps(request.model_dump(), allow_nan=False).encode()
     assert from_options(request.options(snowy), snowy, NOW) == request
