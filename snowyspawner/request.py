@@ -10,14 +10,15 @@ import re
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
 from .flags import from_line
+from .rules import either, rules_of, violations
 from .site import Site
-from .slurm.times import DURATION_HELP, format_duration, parse_duration, say_duration
+from .slurm.times import DURATION_HELP, format_duration, parse_duration
 
 #: The fields of a request, in the order of the form.
 FIELDS = (
@@ -150,7 +151,28 @@ def from_options(
 
     Raises `RequestError` with a sentence for every field at fault, unknown fields included.
     """
-    return _Check(options, site, clock.time() if now is None else now, accounts).request()
+    found = review(options, site, now, accounts)
+    if found.request is None:
+        raise RequestError(found.errors)
+    return found.request
+
+
+class Review(NamedTuple):
+    """What came of reading a set of options. *errors* and *remarks* have a sentence by field."""
+
+    request: SessionRequest | None  # None: refused
+    errors: dict[str, str]
+    remarks: dict[str, str]
+    read: dict[str, Any]  # the values that could be read, as in a request; also of what is refused
+
+
+def review(
+    options: Mapping[str, Any], site: Site, now: float | None = None, accounts: Sequence[str] | None = None
+) -> Review:
+    """Read *options* as `from_options` does, without raising."""
+    check = _Check(options, site, clock.time() if now is None else now, accounts)
+    request, read = check.request()
+    return Review(request, check.errors, check.remarks, read)
 
 
 class _Check:
@@ -159,6 +181,7 @@ class _Check:
     def __init__(self, options: Mapping[str, Any], site: Site, now: float, accounts: Sequence[str] | None) -> None:
         self.site, self.now, self.accounts = site, now, accounts
         self.errors: dict[str, str] = {}
+        self.remarks: dict[str, str] = {}
         self.values = default_options(site, accounts)
         options = dict(options)
         line = options.pop("line", "")
@@ -182,8 +205,8 @@ class _Check:
             self.errors["line"] = "".join(char if char.isprintable() else "?" for char in str(error))
             return {}
 
-    def request(self) -> SessionRequest:
-        values = {
+    def request(self) -> tuple[SessionRequest | None, dict[str, Any]]:
+        values: dict[str, Any] = {
             "environment": self.member("environment", self.site.environments),
             "image": self.member("image", self.site.images),
             "partition": self.member("partition", self.site.partitions),
@@ -197,10 +220,13 @@ class _Check:
             "open": self.open_path(),
         }
         values["gpu"], values["gpu_count"] = self.gpu()
-        self.limits(values)
-        if self.errors:
-            raise RequestError(self.errors)
-        return SessionRequest(**values)
+        # A value that could not be read is out of every rule's sight.
+        gpu_type = "" if "gpu" in self.errors else values["gpu"] or "none"
+        refused, self.remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
+        for field, text in refused.items():
+            self.errors.setdefault(field, text)
+        request = None if self.errors else SessionRequest(**values)
+        return request, {field: value for field, value in values.items() if field not in self.errors}
 
     def text(self, field: str) -> str:
         value = self.values[field]
@@ -220,7 +246,7 @@ class _Check:
     def member(self, field: str, table: Mapping[str, Any]) -> str:
         text = self.text(field)
         if text not in table and field not in self.errors:
-            self.errors[field] = f"{_show(text)} is not offered here; choose {_either(table)}"
+            self.errors[field] = f"{_show(text)} is not offered here; choose {either(table)}"
         return text
 
     def matching(self, field: str, pattern: str, what: str) -> str:
@@ -298,7 +324,7 @@ class _Check:
         if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", text, re.ASCII):
             self.errors["account"] = f"{_show(text)} is not a project's name here"
         if self.accounts and text not in self.accounts and "account" not in self.errors:
-            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {_either(self.accounts)}"
+            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {either(self.accounts)}"
         return text
 
     def open_path(self) -> str:
@@ -315,49 +341,11 @@ class _Check:
         name, _, count = text.partition(":")
         offered = [f"{key}:1" for key in self.site.gpus] + ["none"]
         if name not in self.site.gpus or not re.fullmatch(r"[0-9]{1,3}", count or "1", re.ASCII):
-            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {_either(offered)}"
+            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {either(offered)}"
             return "", 0
         # The course's own way to say none was --gres=gpu:t4:0.
         number = int(count or "1")
         return (name, number) if number else ("", 0)
-
-    def limits(self, values: Mapping[str, Any]) -> None:
-        """Compare what was asked for with what the partition and the image have."""
-        partition = self.site.partitions.get(values["partition"])
-        environment = self.site.environments.get(values["environment"])
-        name = values["partition"]
-        having = environment.images if environment else ()
-        if having and values["image"] in self.site.images and values["image"] not in having:
-            self.refuse("image", f"does not have {values['environment']}: choose {_either(having)}")
-        if partition is None:
-            return
-        if values["cores"] > partition.max_cores:
-            self.refuse("cores", f"a node of {name} has {partition.max_cores}: ask for {partition.max_cores} or fewer")
-        if values["memory"] and partition.max_memory and values["memory"] > partition.max_memory:
-            self.refuse("memory", f"a node of {name} has {partition.max_memory} MB: ask for that or less")
-        if values["time"] > parse_duration(partition.max_time):
-            longest = say_duration(parse_duration(partition.max_time))
-            others = [
-                key for key, other in self.site.partitions.items() if parse_duration(other.max_time) >= values["time"]
-            ]
-            remedy = f", or choose {_either(others)}" if others else ""
-            self.refuse("time", f"{say_duration(values['time'])} is too long for {name}: at most {longest}{remedy}")
-        if values["gpu"]:
-            self.gpu_limits(values["gpu"], values["gpu_count"], name)
-
-    def gpu_limits(self, gpu: str, count: int, partition: str) -> None:
-        have = self.site.partitions[partition].gpus
-        if gpu not in have:
-            others = [key for key, other in self.site.partitions.items() if gpu in other.gpus]
-            what = f"has no {gpu}, only {_either(have)}" if have else "has no GPUs"
-            remedy = f"choose {_either(others)}, or no GPU" if others else "choose no GPU"
-            self.refuse("gpu", f"{partition} {what}: {remedy}")
-        elif count > self.site.gpus[gpu].max_count:
-            most = self.site.gpus[gpu].max_count
-            self.refuse("gpu", f"a node has {most} {gpu} at most: ask for {most}")
-
-    def refuse(self, field: str, text: str) -> None:
-        self.errors.setdefault(field, text)
 
 
 def _read_begin(text: str, now: datetime) -> int:
@@ -397,9 +385,3 @@ def _show(text: str) -> str:
     """Quote what a person typed, shortened, on one line."""
     shown = text if len(text) <= 60 else text[:57] + "…"
     return repr(shown)
-
-
-def _either(names: Iterable[str]) -> str:
-    """Say ``a, b or c``."""
-    *most, last = list(names) or ["nothing"]
-    return f"{', '.join(most)} or {last}" if most else last

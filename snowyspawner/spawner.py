@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from batchspawner import SlurmSpawner
@@ -17,16 +16,13 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from . import handlers, request, script
+from . import pages as pages  # its routes are added by importing it
+from .choices import Choices, Typed, mark, typed
 from .errors import SessionError
-from .form import render
 from .job import Job, Phase, new_job
 from .life import Life
 from .site import load as load_site
 from .words import Words
-
-# What the person typed and what was wrong with it, for the form that comes back. JupyterHub renders it for the
-# default server's spawner even when a named one was asked for, so it cannot be kept in the spawner.
-_typed: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("snowyspawner_typed", default=None)
 
 _REACH_FOR = 5.0
 _YEAR = 366 * 86400
@@ -84,27 +80,28 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     ).tag(config=True)
 
     choice: request.SessionRequest | None  # of the start under way, checked
+    choices: Choices
     life: Life
 
     # -- choices -----------------------------------------------------------------------------------------------
 
     @default("options_form")
     def _default_options_form(self) -> Callable[[Any], str]:
-        return lambda spawner: spawner._render_form()
+        return lambda spawner: spawner.choices.form()
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Callable[[dict[str, list[str]]], dict[str, str]]:
         # Not a coroutine: it must set the variable in the context of the request that renders the form again.
         def options_from_form(form_data: dict[str, list[str]]) -> dict[str, str]:
             options = request.from_form(form_data)
-            _typed.set({"values": options, "errors": {}})
+            typed.set(Typed(options, server_name=self.name))
             return options
 
         return options_from_form
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Show the form with these values: a GET never starts anything."""
-        _typed.set({"values": request.from_form(query_data), "errors": {}})
+        self.choices.prefill(request.from_form(query_data), self.name)
         raise _PrefillError
 
     @default("apply_user_options")
@@ -122,7 +119,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
                 self.choice = request.from_options(options, self.life.site, accounts=accounts)
                 await self.life.check_room(self.choice, self.user.name)
             except request.RequestError as error:
-                if self._mark(error.errors):
+                if mark(error.errors):
                     message = Words("Nothing was started.")
                 else:
                     listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
@@ -135,27 +132,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     async def _accounts(self) -> list[str] | None:
         return await self.life.facts.accounts(self.user.name) if self.life.site.accounts.discover else None
 
-    @staticmethod
-    def _mark(errors: Mapping[str, str]) -> bool:
-        """Put *errors* at their fields, if it was a form; tell whether it was, as it then comes back with them."""
-        typed = _typed.get()
-        if typed is not None:
-            typed["errors"].update(errors)
-        return typed is not None
-
-    def _render_form(self) -> str:
-        accounts = self.life.facts.known_accounts(self.user.name)
-        values = request.form_values(self.life.site, accounts)
-        typed = _typed.get() or {"values": self.life.last_request, "errors": {}}
-        values.update({field: value for field, value in typed["values"].items() if field in values})
-        return render(self.life.site, values, typed["errors"], accounts or ())
-
     # -- what is stored ----------------------------------------------------------------------------------------
 
     def __init__(self, **kwargs: Any) -> None:
         """Load the Site. Raises `SiteError` if it cannot be used."""
         super().__init__(**kwargs)
         self.choice = None
+        self.choices = Choices(self)
         self.life = Life(load_site(self.site), self._store, self.log, lambda: str(self._log_name))
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -236,7 +219,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             await self.life.submit(job, text, script.environment(account, secret))
         except SessionError as error:
             if error.words.field:
-                self._mark({error.words.field: error.jupyterhub_message})
+                mark({error.words.field: error.jupyterhub_message})
             raise
         return job
 

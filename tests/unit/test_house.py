@@ -17,9 +17,11 @@ FLOORS: list[set[str]] = [
     {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
     {"slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
+    {"rules"},
     {"request"},
-    {"form", "script"},
+    {"form", "script", "summary"},
     {"handlers", "life"},
+    {"choices", "pages"},
     {"spawner"},
     {"config"},
     {""},  # the package itself: what others import
