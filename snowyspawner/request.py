@@ -164,6 +164,7 @@ class Review(NamedTuple):
     errors: dict[str, str]
     remarks: dict[str, str]
     read: dict[str, Any]  # the values that could be read, as in a request; also of what is refused
+    line: dict[str, str]  # what a line set
 
 
 def review(
@@ -172,7 +173,7 @@ def review(
     """Read *options* as `from_options` does, without raising."""
     check = _Check(options, site, clock.time() if now is None else now, accounts)
     request, read = check.request()
-    return Review(request, check.errors, check.remarks, read)
+    return Review(request, check.errors, check.remarks, read, check.set_by_line)
 
 
 class _Check:
@@ -185,8 +186,8 @@ class _Check:
         self.values = default_options(site, accounts)
         options = dict(options)
         line = options.pop("line", "")
-        if line:
-            options = {**self.line(line), **options}
+        self.set_by_line = self.line(line) if line else {}
+        options = {**self.set_by_line, **options}
         for field, value in options.items():
             if field in self.values:
                 value = value.strip() if isinstance(value, str) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from . import handlers, request, script
 from . import pages as pages  # its routes are added by importing it
-from .choices import Choices, Typed, mark, typed
+from .choices import Choices, PrefillError, Typed, mark, typed
 from .errors import SessionError
 from .job import Job, Phase, new_job
 from .life import Life
@@ -26,12 +27,6 @@ from .words import Words
 
 _REACH_FOR = 5.0
 _YEAR = 366 * 86400
-
-
-class _PrefillError(Exception):
-    """A link with choices: the form is to be shown with them. Nothing is wrong and nothing starts."""
-
-    jupyterhub_message = ""
 
 
 class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no types
@@ -102,7 +97,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Show the form with these values: a GET never starts anything."""
         self.choices.prefill(request.from_form(query_data), self.name)
-        raise _PrefillError
+        raise PrefillError
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], Awaitable[None]]:
@@ -139,16 +134,18 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         super().__init__(**kwargs)
         self.choice = None
         self.choices = Choices(self)
-        self.life = Life(load_site(self.site), self._store, self.log, lambda: str(self._log_name))
+        self.life = Life(load_site(self.site), self.store, self.log, lambda: str(self._log_name))
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what an earlier hub stored."""
         self.life.load(state)
+        self.choices.load(state.get("own"))
         self._show_job_id()
 
     def get_state(self) -> dict[str, Any]:
         """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
-        return self.life.state()
+        # What is kept of a person stands in the state of the default server, which everybody has.
+        return {**self.life.state(), **({} if self.name else {"own": self.choices.stored.model_dump()})}
 
     def clear_state(self) -> None:
         """Forget the job unless it may still be alive: then the next start attaches to it."""
@@ -156,7 +153,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.life.forget_if_over()
         self._show_job_id()
 
-    def _store(self) -> None:
+    def store(self) -> None:
         """Write the state at once: a hub that dies in the next moment must not lose a job."""
         self._show_job_id()
         self.orm_spawner.state = self.get_state()
@@ -202,14 +199,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if account is None or choice is None:
             raise RuntimeError("JupyterHub calls apply_user_options before start, and start looks up the account")
         job, secret = new_job(self.name, choice.model_dump())
-        target = script.Target(
-            name=job.name,
-            home=account.pw_dir,
-            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
-            server=self.orm_spawner.id,
-        )
         try:
-            text = script.build(self.life.site, choice, target)
+            text = script.build(self.life.site, choice, self.target(job.name, account))
         except ValueError as error:
             message = Words("The job script cannot be written.", "Tell support.")
             raise SessionError(message, reason="unsupported", detail=str(error)) from None
@@ -221,7 +212,17 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             if error.words.field:
                 mark({error.words.field: error.jupyterhub_message})
             raise
+        self.choices.remember(choice)
         return job
+
+    def target(self, job_name: str, account: pwd.struct_passwd) -> script.Target:
+        """Return what the script of a job of this server needs beside the choice."""
+        return script.Target(
+            name=job_name,
+            home=account.pw_dir,
+            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
+            server=self.orm_spawner.id,
+        )
 
     async def get_url(self) -> str:
         """Return where the server is, as this job said it: JupyterHub's own row may not have been written."""
@@ -351,7 +352,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if row is not None and row.id != job.token_id:
             self._drop_token(job)
             job.token_id = row.id
-            self._store()
+            self.store()
 
     def _drop_token(self, job: Job | None) -> None:
         if job is None or job.token_id is None:
@@ -361,7 +362,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if row is not None and row.user is self.orm_spawner.user:
             session.delete(row)
         job.token_id = None
-        self._store()
+        self.store()
 
 
 def ineffective_traits() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .flags import to_line
-from .request import FIELDS, SessionRequest, form_values
+from .request import FIELDS, Review, SessionRequest, form_values
 from .site import Site
 from .slurm.times import say_duration
 
@@ -51,6 +51,17 @@ def say_moment(moment: float, site: Site) -> str:
     return f"{days[at.weekday()]} {at.day} {months[at.month - 1]} {at:%H:%M} ({site.time_zone})"
 
 
+def as_shown(options: Mapping[str, Any], found: Review) -> dict[str, str]:
+    """Return the texts of *options* as the form shows them: what a line set, and each choice by its usual name."""
+    texts = {field: text for field, text in {**found.line, **options}.items() if isinstance(text, str)}
+    texts.pop("line", None)
+    if "gpu" in texts and "gpu" in found.read:
+        texts["gpu"] = f"{found.read['gpu']}:{found.read['gpu_count']}" if found.read["gpu"] else "none"
+    if "email_on_start" in texts and "email_on_start" in found.read:
+        texts["email_on_start"] = str(int(found.read["email_on_start"]))
+    return texts
+
+
 def shared_options(request: SessionRequest, site: Site, accounts: Sequence[str] | None = None) -> dict[str, str]:
     """Return the fields that a link or line has to say so that somebody else gets the same.
 
@@ -63,10 +74,12 @@ def shared_options(request: SessionRequest, site: Site, accounts: Sequence[str] 
     return {f: options[f] for f in FIELDS if f not in same and (options[f] or defaults[f])}
 
 
-def link(options: Mapping[str, str], base_url: str = "/hub/") -> str:
-    """Return the address that opens the form with *options*, below *base_url* (the hub's, with a slash at its end)."""
-    query = urlencode({f"opt-{field}": text for field, text in options.items()})
-    return f"{base_url}snowy" + (f"?{query}" if query else "")
+def link(options: Mapping[str, str], base_url: str = "/hub/", server_name: str = "") -> str:
+    """Return the address that opens the form with *options*; *base_url* is the hub's, with a slash at its end."""
+    query = {f"opt-{field}": text for field, text in options.items()}
+    if server_name:
+        query["server"] = server_name
+    return f"{base_url}snowy" + (f"?{urlencode(query)}" if query else "")
 
 
 def line(options: Mapping[str, str], site: Site) -> str:

@@ -97,6 +97,15 @@ def parse_job_id(output: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
+def parse_would_start(output: str) -> int | None:
+    """Read ``sbatch --test-only`` under ``SLURM_TIME_FORMAT=%s``: epoch seconds, None when there is no such time.
+
+    ``sbatch: Job 77 to start at 1795408771 using 4 processors on nodes s3 in partition core`` on stderr.
+    """
+    match = re.search(r"\bJob \d+ to start at (\d{9,11})\b", output)
+    return int(match[1]) if match else None
+
+
 def parse_squeue(output: str) -> dict[str, JobRow]:
     """Read the rows of `SQUEUE_FORMAT`. ``CLUSTER:`` headers (Slurm before 20.02) and other lines are passed over."""
     rows = {}
@@ -149,6 +158,13 @@ def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]
     return [_find("sudo"), "-n", f"--preserve-env={names}", "-u", target.pw_name, "--"]
 
 
+def _checked(script: str) -> bytes:
+    data = script.encode()
+    if len(data) > SCRIPT_LIMIT:
+        raise SlurmError("sbatch", -1, f"the job script has {len(data)} bytes, more than {SCRIPT_LIMIT}")
+    return data
+
+
 def _find(command: str) -> str:
     path = shutil.which(command)
     if not path:
@@ -180,15 +196,25 @@ class SlurmClient:
         The job inherits *env* and nothing else. The umask is 077 because slurmstepd opens the job's log with it
         before the script can do anything. Raises `SlurmError`, `SlurmTimeoutError` (the job may exist all the same).
         """
-        data = script.encode()
-        if len(data) > SCRIPT_LIMIT:
-            raise SlurmError("sbatch", -1, f"the job script has {len(data)} bytes, more than {SCRIPT_LIMIT}")
-        args = ["--parsable", *self._cluster()]
-        out = await self._run("sbatch", args, {**self._conf(), **env}, prefix, data, umask=0o077)
+        command, *args = self.submit_command()
+        out = await self._run(command, args, {**self._conf(), **env}, prefix, _checked(script), umask=0o077)
         try:
             return parse_job_id(out)
         except ValueError as error:
             raise SlurmError("sbatch", 0, str(error)) from None
+
+    def submit_command(self) -> list[str]:
+        """Return the command that `submit` runs; its options stand in the script, which it reads."""
+        return ["sbatch", "--parsable", *self._cluster()]
+
+    async def would_start(self, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> int | None:
+        """Ask Slurm when *script* would start if it were submitted now: epoch seconds, None when it does not say.
+
+        Nothing is submitted, though Slurm counts up its job ids. Raises `SlurmError` when it would be refused.
+        """
+        args = ["--test-only", *self._cluster()]
+        _, said = await self._answer("sbatch", args, {**self._env(), **env}, prefix, _checked(script), umask=0o077)
+        return parse_would_start(said)
 
     async def cancel(self, job_id: str, prefix: Sequence[str], how: Sequence[str] = ()) -> None:
         """End a job, or with one of `ASK` and `KILL` only signal it. A job that is gone is a success."""
@@ -255,6 +281,17 @@ class SlurmClient:
         data: bytes | None = None,
         umask: int = -1,
     ) -> str:
+        return (await self._answer(command, args, env, prefix, data, umask))[0]
+
+    async def _answer(
+        self,
+        command: str,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        prefix: Sequence[str] = (),
+        data: bytes | None = None,
+        umask: int = -1,
+    ) -> tuple[str, str]:
         async with self._slots:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -281,6 +318,7 @@ class SlurmClient:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         process.kill()
                         await process.wait()
+        said = err.decode(errors="replace").strip()
         if process.returncode:
-            raise SlurmError(command, process.returncode, err.decode(errors="replace").strip())
-        return out.decode(errors="replace")
+            raise SlurmError(command, process.returncode, said)
+        return out.decode(errors="replace"), said

@@ -15,13 +15,14 @@ HOUSE = Path(snowyspawner.__file__).parent
 # From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
 FLOORS: list[set[str]] = [
     {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
-    {"slurm.facts", "slurm.queue"},
+    {"estimate", "slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
     {"rules"},
     {"request"},
-    {"form", "script", "summary"},
+    {"form", "own", "script", "summary"},
     {"handlers", "life"},
-    {"choices", "pages"},
+    {"choices"},
+    {"pages"},
     {"spawner"},
     {"config"},
     {""},  # the package itself: what others import
@@ -71,7 +72,7 @@ def test_imports_are_found_at_all() -> None:
     # The test above could not fail if the reading of imports did not work.
     assert imports("slurm.queue")[0] == {"slurm.client"}
     assert {"site", "job", "words", "slurm.queue"} <= imports("life")[0]
-    assert {"", "request", "script", "site"} == imports("cli")[0]
+    assert {"", "flags", "request", "script", "site", "summary"} == imports("cli")[0]
     assert {"batchspawner", "jupyterhub", "tornado"} <= imports("spawner")[1]
 
 
