@@ -12,9 +12,10 @@ import snowyspawner
 
 HOUSE = Path(snowyspawner.__file__).parent
 
-# From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
+# From the ground up. Rooms of slurm/ stand on one floor, but queue and facts stand on client and nodes, nodes on times.
 FLOORS: list[set[str]] = [
     {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
+    {"slurm.nodes"},
     {"estimate", "slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
     {"rules"},
