@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -86,9 +88,62 @@ class Choices:
         except (TimeoutError, asyncio.TimeoutError):
             return self.accounts()
 
+    def look_soon(self) -> None:
+        """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
+        account = self.spawner.life.account
+        prefix = None
+        if account is not None and os.geteuid() in (0, account.pw_uid):
+            # sudo's rule is for Slurm's commands only: a hub that needs it cannot ask what a person may read.
+            with contextlib.suppress(SlurmError):
+                prefix = prefix_for(account)
+        name = self.spawner.user.name if self.site.accounts.discover else ""
+        paths = [image.path for image in self.site.images.values() if image.runtime != "none"]
+        self.facts.look_soon(name, prefix, paths)
+
     def live(self) -> dict[str, Any]:
-        """Return what the page may show instead of what it came with."""
-        return {"facts": {}, "facts_age": None, "slurm_note": ""}
+        """Return what is known of the cluster now: facts by partition, their age, what to say when Slurm is away."""
+        return {"facts": self.partition_facts(), "facts_age": self.facts.age, "slurm_note": self.slurm_note()}
+
+    def partition_facts(self) -> dict[str, dict[str, Any]]:
+        """Return what is free where, by the Site's names; a partition of which nothing is known is missing."""
+        live = self.facts.live
+        if live is None:
+            return {}
+        found = {}
+        for key, partition in self.site.partitions.items():
+            name = self.site.slurm_partition(key)
+            facts = live.partitions.get(name)
+            # Several entries may be parts of one partition, told apart by a constraint: sinfo sums up the whole.
+            if facts is None or partition.constraint:
+                continue
+            found[key] = {
+                "free_cores": facts.free_cores,
+                "total_cores": facts.total_cores,
+                "free_gpus": {gpu: facts.free_gpus.get(gpu, facts.free_gpus.get("", 0)) for gpu in partition.gpus},
+                "largest_block": facts.largest_block,
+                "waiting": live.waiting.get(name, 0),
+                "state": facts.state,
+            }
+        return found
+
+    def slurm_note(self) -> str:
+        """Say that Slurm is away, if it is, and how old that makes what is shown."""
+        since, age = self.facts.failing_since, self.facts.age
+        if since is None:
+            return ""
+        shown = "Free cores are not known" if age is None else f"What is shown as free is {_say_age(age)} old"
+        return f"Slurm is not answering since {summary.say_moment(since, self.site)}. {shown}."
+
+    def reservations(self, accounts: Sequence[str]) -> list[dict[str, str]]:
+        """Return the active reservations that this person may use."""
+        live = self.facts.live
+        mine = [
+            item for item in (live.reservations if live else ()) if item.usable_by(self.spawner.user.name, accounts)
+        ]
+        return [
+            {"name": item.name, "sentence": f"until {summary.say_moment(item.end, self.site)}" if item.end else ""}
+            for item in mine
+        ]
 
     def what(self) -> str:
         """Say in a few words what this server's session is."""
@@ -103,6 +158,7 @@ class Choices:
 
     def form(self) -> str:
         """Return the form's HTML, with what this HTTP request brought, or else the last choice."""
+        self.look_soon()
         accounts = self.accounts()
         values = request.form_values(self.site, accounts)
         sent = typed.get()
@@ -118,6 +174,15 @@ class Choices:
         """Return all that the form shows beside the values."""
         return Known(
             accounts=accounts,
+            facts=self.partition_facts(),
+            facts_age=self.facts.age,
+            slurm_note=self.slurm_note(),
+            reservations=self.reservations(accounts),
+            readable={
+                key: readable
+                for key, image in self.site.images.items()
+                if (readable := self.facts.readable(self.spawner.user.name, image.path)) is not None
+            },
             own_presets=self.own.presets,
             remembered=remembered,
             server_name=sent.server_name,
@@ -252,3 +317,8 @@ class Choices:
             if other and other not in seen and (whole or not self.site.partitions[other.partition].whole_node):
                 seen.append(other)
                 yield other
+
+
+def _say_age(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return "less than a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes != 1 else ''}"

@@ -151,6 +151,7 @@ class CheckHandler(ActionHandler):
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Say all that can be said without asking Slurm about this choice."""
         choices = self.spawner.choices
+        choices.look_soon()
         site, accounts = choices.site, choices.accounts()
         answer: dict[str, Any] = {
             "errors": found.errors,

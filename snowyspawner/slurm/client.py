@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
+from .reservations import RESERVATIONS, Reservation, parse_reservations
+
 #: sbatch reads the script from a pipe. What fits in the pipe is delivered by one write, so a hub that dies can
 #: never leave half a script behind, which sbatch would accept.
 SCRIPT_LIMIT = 64 * 1024 - 1
@@ -261,6 +264,30 @@ class SlurmClient:
         cluster = [f"cluster={self.cluster}"] if self.cluster else []
         args = ["-n", "-P", "show", "assoc", f"user={user}", *cluster, "format=account"]
         return parse_accounts(await self._run("sacctmgr", args, self._env()))
+
+    async def partitions(self) -> dict[str, PartitionFacts]:
+        """Return what is free in each partition, by Slurm's names."""
+        return summarize(parse_nodes(await self._run("sinfo", [*self._cluster(), *SINFO_FORMAT], self._env())))
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many jobs wait for each partition's nodes."""
+        return parse_pending(await self._run("squeue", [*self._cluster(), *PENDING_FORMAT], self._env()))
+
+    async def reservations(self) -> list[Reservation]:
+        """Return all reservations, also those that are not active."""
+        return parse_reservations(await self._run("scontrol", [*self._cluster(), *RESERVATIONS], self._env()))
+
+    async def may_read(self, path: str, prefix: Sequence[str]) -> bool | None:
+        """Tell whether the person whom *prefix* stands for may read *path*; None where the hub does not see it."""
+        if not await asyncio.to_thread(os.path.exists, path):
+            return None
+        try:
+            await self._run("test", ["-r", path], _BASE_ENV, prefix)
+        except SlurmTimeoutError:
+            return None
+        except SlurmError as error:
+            return False if error.returncode == 1 and not error.stderr else None
+        return True
 
     def _cluster(self) -> list[str]:
         return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []

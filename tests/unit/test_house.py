@@ -12,10 +12,11 @@ import snowyspawner
 
 HOUSE = Path(snowyspawner.__file__).parent
 
-# From the ground up. Rooms of slurm/ stand on one floor, but queue and facts stand on client and nodes, nodes on times.
+# From the ground up. Rooms of slurm/ stand on one floor, but queue and facts stand on its client.
 FLOORS: list[set[str]] = [
-    {"_share", "flags", "launcher", "words", "slurm", "slurm.client", "slurm.times"},
+    {"_share", "flags", "launcher", "words", "slurm", "slurm.reservations", "slurm.times"},
     {"slurm.nodes"},
+    {"slurm.client"},
     {"estimate", "slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
     {"rules"},
