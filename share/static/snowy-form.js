@@ -245,7 +245,7 @@
       gpu === "none" ? "no GPU" : `${count} × ${gpu.toUpperCase()}`,
       seconds ? sayDuration(seconds) : values.time,
       values.begin && values.begin !== "now" ? `from ${values.begin.replace("T", " ")}` : "",
-    ].filter(Boolean).join(" · ");
+    ].filter(Boolean).join("\u00a0· ");
   }
 
   function showCost() {
@@ -262,11 +262,13 @@
 
   const fact = (count, words) => make("span", { className: "snowy-fact" }, make("b", { textContent: String(count) }), words);
 
+  const plural = (gpu, count) => gpu.toUpperCase() + (count === 1 ? "" : "s");
+
   function factsOf(known) {
     const nodes = [];
     if ((known.state ?? "up") !== "up") nodes.push(make("span", { className: "snowy-fact snowy-warning", textContent: `closed at the moment (${known.state})` }));
     if (known.free_cores !== undefined) nodes.push(fact(known.free_cores, `${known.total_cores === undefined ? "" : ` of ${known.total_cores}`} cores free`));
-    for (const [key, count] of Object.entries(known.free_gpus ?? {})) nodes.push(fact(count, ` ${key.toUpperCase()} free`));
+    for (const [key, count] of Object.entries(known.free_gpus ?? {})) nodes.push(fact(count, ` ${plural(key, count)} free`));
     if (known.largest_block !== undefined) {
       nodes.push(make("span", { className: "snowy-fact" }, "largest free block ", make("b", { textContent: String(known.largest_block) }), ` ${known.largest_block === 1 ? "core" : "cores"} on one node`));
     }
@@ -276,7 +278,7 @@
 
   function briefOf(known, gpu, partition) {
     if ((known.state ?? "up") !== "up") return [make("span", { className: "snowy-fact snowy-warning", textContent: `${partition} is closed at the moment` })];
-    if (gpu !== "none" && known.free_gpus) return [fact(known.free_gpus[gpu] ?? 0, ` ${gpu.toUpperCase()} free now`)];
+    if (gpu !== "none" && known.free_gpus) return [fact(known.free_gpus[gpu] ?? 0, ` ${plural(gpu, known.free_gpus[gpu] ?? 0)} free now`)];
     return known.free_cores === undefined ? [] : [fact(known.free_cores, " cores free now")];
   }
 
@@ -492,7 +494,7 @@
     try {
       const said = await ask(urls.script, read());
       if (said.script === undefined) throw new Error(Object.entries(said.errors ?? {}).map(([field, text]) => `${labelOf(field)}: ${text}`).join(". "));
-      by("snowy-argv").textContent = (said.argv ?? []).map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
+      by("snowy-argv").textContent = ((answer?.argv?.length && answer.argv) || said.argv || []).map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
       by("snowy-script-text").textContent = said.script;
       dialog.showModal();
     } catch (error) {
