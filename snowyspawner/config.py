@@ -58,7 +58,10 @@ class QuietRefusals(logging.Filter):
         if error is self._told:
             return False
         self._told = error
-        record.msg, record.args = "Refused a choice: %s", (str(error.jupyterhub_message).replace("\n", " "),)
+        # The first of them names the server; the cause names the fields, where the message leaves that to the form.
+        whose = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+        said = error.__cause__ or error.jupyterhub_message
+        record.msg, record.args = "Refused a choice of %s: %s", (whose, str(said).replace("\n", " "))
         record.exc_info = record.exc_text = None
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
         return logging.getLogger(record.name).isEnabledFor(logging.INFO)

@@ -6,6 +6,7 @@ it: then an ordinary form comes in, and the form's page goes out again with the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -25,8 +26,6 @@ from .own import checked_name
 
 _BODY_LIMIT = 64 * 1024
 _YEAR = 366 * 86400
-# What a button posts beside the fields.
-_BUTTONS = ("preset_name", "preset_action")
 
 
 class StaticHandler(web.StaticFileHandler):
@@ -55,8 +54,11 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         if len(self.request.body) > _BODY_LIMIT:
             raise web.HTTPError(400, "too long")
         if not self.wants_json:
-            sent = self.request.body_arguments
-            return request.from_form({key: [self.decode_argument(text) for text in sent[key]] for key in sent})
+            sent = {
+                key: [self.decode_argument(text) for text in texts]
+                for key, texts in self.request.body_arguments.items()
+            }
+            return request.from_form(sent) | {key: sent[key][-1] for key in request.BUTTONS if key in sent}
         try:
             body = json.loads(self.request.body)
         except (ValueError, RecursionError):
@@ -93,7 +95,7 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         self, values: dict[str, Any], errors: dict[str, str], answer: dict[str, Any] | None = None, status: int = 200
     ) -> None:
         """Send the form's page, showing *values* and *errors*, with *answer* above them."""
-        texts = {field: text for field, text in values.items() if isinstance(text, str) and field not in _BUTTONS}
+        texts = {field: text for field, text in values.items() if isinstance(text, str)}
         typed.set(Typed(texts, dict(errors), self.server_name, answer or {}))
         user = self.spawner.user
         form = await self.spawner.get_options_form()
@@ -123,7 +125,7 @@ class ActionHandler(PageHandler):
         """Answer what the button asks."""
         await self.find()
         fields = self.fields()
-        values = {field: value for field, value in fields.items() if field not in _BUTTONS}
+        values = {field: value for field, value in fields.items() if field not in request.BUTTONS}
         accounts = await self.spawner.choices.asked_accounts()
         found = request.review(values, self.spawner.choices.site, accounts=accounts)
         shown = summary.as_shown(values, found)
@@ -168,10 +170,12 @@ class CheckHandler(ActionHandler):
             shared = summary.shared_options(found.request, site, accounts)
             answer |= {
                 "cost": summary.cost(found.request, site),
-                "argv": await choices.command(found.request),
                 "line": summary.line(shared, site),
                 "link": summary.link(shared, self.hub.base_url),
             }
+            # Who has no account on this machine still learns the rest.
+            with contextlib.suppress(SessionError):
+                answer["argv"] = await choices.command(found.request)
         return 200, answer
 
 
@@ -232,25 +236,28 @@ class PresetHandler(ActionHandler):
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Save or delete one. 400 when that is not possible."""
         choices = self.spawner.choices
-        delete = fields.get("delete") is True or fields.get("preset_action") == "delete"
-        # The names are the form's; in JSON they are shorter, and no fields of a choice either.
-        name = fields.get("preset_name", fields.get("name"))
-        for extra in ("name", "delete"):
-            found.errors.pop(extra, None)
+        # From the form each preset may have its own button; in JSON the name is a name.
+        unwanted = fields.get("preset_delete")
+        delete = bool(unwanted) or fields.get("delete") is True or fields.get("preset_action") == "delete"
+        name = unwanted or fields.get("preset_name", fields.get("name"))
+        beside = (*request.BUTTONS, "name", "delete")
+        wanted = request.review(
+            {field: value for field, value in fields.items() if field not in beside},
+            choices.site,
+            accounts=choices.accounts(),
+        )
+        found.errors.clear()
         try:
+            name = checked_name(name)
             if delete:
                 choices.keep(choices.own.without_preset(name))
-                found.errors.clear()
+            elif wanted.request is None:
+                return 400, {"errors": wanted.errors}
             else:
-                checked_name(name)
-                options = {k: v for k, v in fields.items() if k not in (*_BUTTONS, "name", "delete")}
-                wanted = request.review(options, choices.site, accounts=choices.accounts())
-                if wanted.request is None:
-                    return 400, {"errors": wanted.errors}
                 choices.keep(choices.own.with_preset(name, wanted.request.options(choices.site)))
         except ValueError as error:
             return 400, {"errors": {"preset_name": str(error)}}
-        sentence = f"{checked_name(name)} is {'deleted' if delete else 'saved'}."
+        sentence = f"{name} is {'deleted' if delete else 'saved'}."
         return 200, {"errors": {}, "sentence": sentence, "own_presets": choices.own.presets}
 
 
@@ -261,7 +268,7 @@ class LinkHandler(PageHandler):
     async def get(self) -> None:
         """Show the form; if the session runs already, say so, and offer to open it or to start this beside it."""
         await self.find()
-        options, errors = self.options()
+        options, errors = self.asked()
         choices = self.spawner.choices
         found = request.review(options, choices.site, accounts=choices.accounts())
         errors = {**found.errors, **errors}
@@ -286,7 +293,7 @@ class LinkHandler(PageHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(page)
 
-    def options(self) -> tuple[dict[str, str], dict[str, str]]:
+    def asked(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the choices of the link, and what of it is no choice."""
         query = {key: self.get_query_arguments(key)[-1] for key in self.request.query_arguments}
         options = {key[4:]: text for key, text in query.items() if key.startswith("opt-")}

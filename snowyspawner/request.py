@@ -127,15 +127,19 @@ def problems(site: Site) -> list[str]:
     return wrong
 
 
+#: What the form's page posts for its buttons, beside the fields.
+BUTTONS = ("preset_name", "preset_action", "preset_delete")
+
+
 def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Take a posted form (each field a list of strings) as options; the last value of a field counts.
 
-    Fields that JupyterHub adds itself (``_xsrf``) and uploads are left out.
+    Fields that JupyterHub adds itself (``_xsrf``), `BUTTONS` and uploads are left out.
     """
     options = {}
     for field, values in form.items():
         texts = [value for value in values if isinstance(value, str)]
-        if texts and not field.startswith("_"):
+        if texts and not field.startswith("_") and field not in BUTTONS:
             options[field] = texts[-1]
     return options
 
@@ -221,13 +225,14 @@ class _Check:
             "open": self.open_path(),
         }
         values["gpu"], values["gpu_count"] = self.gpu()
+        read = {field: value for field, value in values.items() if field not in self.errors}
         # A value that could not be read is out of every rule's sight.
         gpu_type = "" if "gpu" in self.errors else values["gpu"] or "none"
         refused, self.remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
         for field, text in refused.items():
             self.errors.setdefault(field, text)
         request = None if self.errors else SessionRequest(**values)
-        return request, {field: value for field, value in values.items() if field not in self.errors}
+        return request, read
 
     def text(self, field: str) -> str:
         value = self.values[field]

@@ -119,7 +119,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
                 else:
                     listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
                     message = Words(f"Nothing was started. {listed}.")
-                raise SessionError(message, reason="request", status_code=400) from None
+                raise SessionError(message, reason="request", status_code=400) from error
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
