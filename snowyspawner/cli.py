@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, line = parser.parse_known_args(words[:at])
     if line and args.run is not _link:
         parser.error(f"unrecognized arguments: {' '.join(line)}")
-    args.line = [*line, *words[at:]]
+    args.line, args.doubtful = [*line, *words[at:]], False
     try:
         text: str = args.run(args)
     except request.RequestError as error:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(text, end="")
-    return 0
+    return int(args.doubtful)
 
 
 def _check(args: argparse.Namespace) -> str:
@@ -90,5 +90,6 @@ def _link(args: argparse.Namespace) -> str:
     for field, sentence in found.errors.items():
         # The form will say it, too; whoever gives the link out should know before.
         print(f"{field}: {sentence}", file=sys.stderr)
+        args.doubtful = True
     base = args.hub.rstrip("/") + "/" if args.hub else "/hub/"
     return summary.link(summary.as_shown(options, found), base, args.server) + "\n"
