@@ -12,10 +12,11 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ._share import share_dir
-from .request import FIELDS, form_values, review
+from .request import FIELDS, form_values, review, written
 from .rules import rules_of
 from .site import Site
 from .slurm.times import parse_duration, say_duration
+from .summary import link
 
 #: What the page asks for, below the hub's ``snowy/``; the link itself is ``snowy``.
 ACTIONS = ("check", "estimate", "script", "line", "preset")
@@ -99,6 +100,7 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         ],
         "reservations": list(known.reservations),
         "urls": urls,
+        "snowy_link": lambda options: link(options, known.base_url, known.server_name, known.user_name),
         "snowy_static": lambda name: static_url(known.base_url, name),
         "server_name": known.server_name,
         "remembered": list(known.remembered),
@@ -140,7 +142,7 @@ def _presets(site: Site, known: Known) -> list[dict[str, Any]]:
     presets = []
     for key, preset in site.presets.items():
         chosen = preset.choices.model_dump(exclude_none=True)
-        values = {**defaults, **{name: _text(value) for name, value in chosen.items()}}
+        values = {**defaults, **{name: written(name, value) for name, value in chosen.items()}}
         facts = known.facts.get(values["partition"])
         presets.append(
             {
@@ -162,10 +164,6 @@ def _own_presets(site: Site, known: Known) -> list[dict[str, Any]]:
         facts = known.facts.get(values["partition"])
         presets.append({"key": name, "display_name": name, "description": "", "values": values, "facts": facts})
     return presets
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 @cache

@@ -121,6 +121,12 @@ class ActionHandler(PageHandler):
     title = ""
 
     @web.authenticated
+    async def get(self) -> None:
+        """Go to the form: what a button has answered without JavaScript may be loaded again, or its address shared."""
+        query = f"?{self.request.query}" if self.request.query else ""
+        self.redirect(f"{self.hub.base_url}snowy{query}")
+
+    @web.authenticated
     async def post(self) -> None:
         """Answer what the button asks."""
         await self.find()

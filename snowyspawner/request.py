@@ -109,10 +109,18 @@ def default_options(site: Site, accounts: Sequence[str] | None = None) -> dict[s
 
 def form_values(site: Site, accounts: Sequence[str] | None = None) -> dict[str, str]:
     """Return the Site's defaults (for somebody with these *accounts*) as the form shows them."""
-    return {
-        field: str(int(value)) if isinstance(value, bool) else str(value)
-        for field, value in default_options(site, accounts).items()
-    }
+    return {field: written(field, value) for field, value in default_options(site, accounts).items()}
+
+
+def written(field: str, value: Any) -> str:
+    """Write a Site's *value* as `SessionRequest.options` would, so that the form can tell what is the same."""
+    if field == "email_on_start":
+        return str(int(bool(value)))
+    if field == "time":
+        return format_duration(parse_duration(value))
+    if field == "gpu" and value != "none" and ":" not in value:
+        return f"{value}:1"
+    return str(value)
 
 
 def problems(site: Site) -> list[str]:

@@ -69,16 +69,18 @@ def shared_options(request: SessionRequest, site: Site, accounts: Sequence[str] 
     """
     defaults = form_values(site, accounts)
     options = request.options(site)
-    same = {field for field in ("account", "email_on_start") if options[field] == (defaults[field] or "0")}
+    same = {field for field in ("account", "email_on_start") if options[field] == defaults[field]}
     # An empty field only matters where the default is not.
     return {f: options[f] for f in FIELDS if f not in same and (options[f] or defaults[f])}
 
 
-def link(options: Mapping[str, str], base_url: str = "/hub/", server_name: str = "") -> str:
-    """Return the address that opens the form with *options*; *base_url* is the hub's, with a slash at its end."""
+def link(options: Mapping[str, str], base_url: str = "/hub/", server_name: str = "", user_name: str = "") -> str:
+    """Return the address that opens the form with *options*; *base_url* is the hub's, with a slash at its end.
+
+    With *server_name* it is that server's form, with *user_name* that person's: for the page's own use.
+    """
     query = {f"opt-{field}": text for field, text in options.items()}
-    if server_name:
-        query["server"] = server_name
+    query |= {name: text for name, text in (("server", server_name), ("user", user_name)) if text}
     return f"{base_url}snowy" + (f"?{urlencode(query)}" if query else "")
 
 

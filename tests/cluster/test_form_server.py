@@ -101,6 +101,35 @@ async def test_nobody_else_s_page_can_press_a_button(hub: Hub, users: list[str])
         assert answer.status == 403
 
 
+async def test_files_of_the_page_are_for_everybody_and_cached(hub: Hub, users: list[str]) -> None:
+    async with Visitor(hub, users[1]) as visitor:
+        _, page, _ = await visitor.get(f"/hub/spawn/{users[1]}")
+    addresses = {unescape(found) for found in re.findall(r'(?:href|src)="([^"]*/snowy/static/[^"]*)"', page)}
+    assert any("?v=" in address for address in addresses)
+    async with aiohttp.ClientSession() as stranger:
+        for address in addresses:
+            async with stranger.get(hub.url + address) as answer:
+                assert answer.status == 200
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                kept = answer.headers["Cache-Control"]
+                assert ("immutable" in kept) == ("?v=" in address)
+                etag = answer.headers["Etag"]
+            async with stranger.get(hub.url + address, headers={"If-None-Match": etag}) as answer:
+                assert answer.status == 304
+        for path in ("../templates/spawn.html", "%2e%2e/sites/snowy.yaml", "/etc/passwd", "nothing.css", ""):
+            async with stranger.get(URL(f"{hub.url}/hub/snowy/static/{path}", encoded=True)) as answer:
+                assert answer.status in (403, 404), path
+
+
+async def test_an_answer_loaded_again_is_the_form(hub: Hub, users: list[str]) -> None:
+    async with Visitor(hub, users[1]) as visitor:
+        for what in ("check", "estimate", "script", "line", "preset"):
+            status, page, url = await visitor.get(f"/hub/snowy/{what}?{LINK.partition('?')[2]}")
+            assert status == 200
+            assert "/hub/snowy?opt-cores=7" in url
+            assert filled(page) == FILLED
+
+
 # -- facts -------------------------------------------------------------------------------------------------------
 
 
