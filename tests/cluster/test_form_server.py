@@ -492,4 +492,4 @@ async def test_the_hub_s_log_has_one_line_for_a_refusal_and_none_for_a_link(hub:
     log = hub.log()[before:]
     assert "Traceback" not in log
     assert "[E " not in log
-    assert len(re.findall(rf"\[I .*Refused a choice of {users[1]}: cores: a node of core has 16", log)) == 2
+    assert len(re.findall(rf"\[I .*Refused a choice of {users[1]}: cores: a node of \w+ has 16", log)) == 2
