@@ -101,6 +101,22 @@ async def test_nobody_else_s_page_can_press_a_button(hub: Hub, users: list[str])
         assert answer.status == 403
 
 
+async def test_only_who_may_start_somebody_s_server_may_ask_in_their_name(hub: Hub, users: list[str]) -> None:
+    async with Visitor(hub, users[1]) as visitor:
+        for what in ("check", "estimate", "script", "line", "preset"):
+            for other in (users[2], "root", "nobody-at-all", "../x"):
+                headers = {"X-XSRFToken": await visitor.token(), "Content-Type": "application/json"}
+                url, body = f"{hub.url}/hub/snowy/{what}", json.dumps({"name": "x", **CPU})
+                async with visitor.session.post(url, data=body, headers=headers, params={"user": other}) as answer:
+                    assert answer.status in (403, 404), (what, other)
+        for other in (users[2], "nobody-at-all"):
+            status, _, _ = await visitor.get(f"/hub/snowy?user={other}&opt-cores=3")
+            assert status in (403, 404)
+        status, _ = await visitor.ask("check", CPU, user=users[1])
+        assert status == 200
+    assert "x" not in (await hub.state(users[2])).get("own", {}).get("presets", {})
+
+
 async def test_files_of_the_page_are_for_everybody_and_cached(hub: Hub, users: list[str]) -> None:
     async with Visitor(hub, users[1]) as visitor:
         _, page, _ = await visitor.get(f"/hub/spawn/{users[1]}")
