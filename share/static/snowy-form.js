@@ -563,9 +563,9 @@
     const values = read();
     let text;
     try {
-      const said = name ? await ask(urls.preset, { ...values, name }) : { errors: { name: "Give it a name first." } };
+      const said = name ? await ask(urls.preset, { ...values, name }) : { errors: { preset_name: "give it a name first" } };
       if (said.errors && Object.keys(said.errors).length) {
-        text = Object.entries(said.errors).map(([at, why]) => (at === "name" ? why : `${labelOf(at)}: ${why}`)).join(". ");
+        text = Object.entries(said.errors).map(([at, why]) => (at === "preset_name" ? `Not saved: ${why}` : `${labelOf(at)}: ${why}`)).join(". ");
       } else {
         addCard(name, said.values ?? values);
         showCards(read());
@@ -687,5 +687,5 @@
   showWhen();
   changed(true);
   (by("snowy-errors") ?? by("snowy-failure"))?.focus();
-  window.snowyForm = { read, verdict, write, changed };
+  window.snowyForm = { read, verdict, write, changed, same };
 })();
