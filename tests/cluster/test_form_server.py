@@ -7,6 +7,7 @@ import json
 import re
 import time
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -295,7 +296,7 @@ async def test_nobody_can_keep_slurm_busy(hub: Hub, users: list[str]) -> None:
 
 @pytest.mark.parametrize("server", ["", "second"])
 async def test_the_script_shown_is_the_script_submitted(
-    hub: Hub, users: list[str], cluster: Any, slurm: Any, server: str
+    hub: Hub, users: list[str], cluster: Any, slurm: Any, tmp_path: Path, server: str
 ) -> None:
     name = users[1]
     choice = {**CPU, "begin": "", "open": "course/lab1.ipynb", "email_on_start": "1"}
@@ -309,11 +310,9 @@ async def test_the_script_shown_is_the_script_submitted(
         assert status == 302, back.errors
         job = await hub.job(name, server)
         _, page = await visitor.press("script", choice)
-    slurm(
-        "scontrol", "-M", cluster.site.cluster, "write", "batch_script", job["job_id"], f"/tmp/sfs-{job['job_id']}.sh"
-    )
-    with open(f"/tmp/sfs-{job['job_id']}.sh") as file:
-        written = file.read().rstrip("\0\n")
+    file = tmp_path / "script"
+    slurm("scontrol", "-M", cluster.site.cluster, "write", "batch_script", job["job_id"], str(file))
+    written = file.read_text().rstrip("\0\n")
     assert shown["script"].rstrip("\n").replace(f"jupyter-{server or 'lab'}-00000000", job["name"]) == written
     # No secret of any kind, nor a token.
     assert not re.search(r"(?i)[0-9a-f]{32}|TOKEN=|secret=", shown["script"])
