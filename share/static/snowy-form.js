@@ -393,7 +393,7 @@
     });
     let said = {};
     try { said = await reply.json(); } catch { /* not JSON: an error page */ }
-    if (reply.ok || (said && said.errors)) return said;
+    if (reply.ok || said?.errors || said?.sentence) return said; // refused in words is an answer, too
     throw new Error(reply.status === 403 ? "You are signed out: reload the page." : said.message || "The hub does not answer; try again in a moment.");
   }
 

@@ -121,6 +121,7 @@ async def test_a_refused_form_comes_back_as_it_was_typed(
         await expect(entry(page, "reservation")).to_have_value('"><script>alert(1)</script>')
         await expect(choice(page, "gpu", T4)).to_be_checked()
         await expect(choice(page, "partition", "devcore")).to_be_checked()
+        await shoot(page, "form-errors")
     assert slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name).strip() == ""
 
 
