@@ -250,7 +250,7 @@
 
   function showCost() {
     const place = by("snowy-bar-cost");
-    const wrong = Object.keys(shown);
+    const wrong = fields.filter((field) => shown[field]);
     place.classList.toggle("snowy-bad", wrong.length > 0);
     const [first, ...others] = wrong;
     place.textContent = first
@@ -289,7 +289,7 @@
       const nodes = place.dataset.gpu === undefined ? factsOf(known) : briefOf(known, place.dataset.gpu, place.dataset.facts);
       place.replaceChildren(...nodes.flatMap((node) => [node, " "]));
     }
-    by("snowy-age").textContent = age === null || age === undefined ? "" : `What is free: as of ${Math.round(age)} seconds ago.`;
+    by("snowy-age").textContent = age === null || age === undefined ? "" : `What is free, as of ${age >= 2 ? `${Math.round(age)} seconds` : "a moment"} ago.`;
   }
 
   function showNote(text) {
@@ -306,6 +306,7 @@
   function showAccounts(accounts) {
     const field = by("snowy-account");
     if (!accounts?.length || field.tagName === "SELECT" || by("snowy-accounts")) return;
+    if (accounts.length === 1 && field.value === accounts[0]) return;
     const buttons = accounts.slice(0, 8).map((account) => {
       const button = make("button", { type: "button", className: "btn btn-sm", textContent: account });
       button.dataset.set = "account";
@@ -316,6 +317,8 @@
     group.setAttribute("role", "group");
     group.setAttribute("aria-label", "Your projects");
     field.after(group);
+    const values = read();
+    markUnfit(values, verdict(values));
   }
 
   // -- presets -----------------------------------------------------------------------------------------------------

@@ -48,4 +48,4 @@ async def shoot(page: Page, name: str) -> None:
     """Keep a picture for the documentation, when the run was asked to (make screenshots)."""
     directory = os.environ.get("SNOWYSPAWNER_SCREENSHOTS")
     if directory:
-        await page.screenshot(path=Path(directory) / f"{name}.png")
+        await page.screenshot(path=Path(directory) / f"{name}.png", animations="disabled")
