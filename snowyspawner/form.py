@@ -180,4 +180,6 @@ def _template() -> Template:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    # Jinja would sort the keys, and the page say "choose node or core" where the hub says "core or node".
+    environment.policies["json.dumps_kwargs"] = {}
     return environment.get_template("snowy_options_form.html")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterhub._data import DATA_FILES_PATH
 from playwright.async_api import Page, Route, expect
 
 from snowyspawner import form
@@ -22,7 +24,8 @@ EVIL = (
 LINES = f"{EVIL}\nand <b>more</b>\x85"
 NAME = "</b><img src=x onerror=pwned=4>'\" {{ 7 }} 🐍"  # 64 characters at most
 HOST = "http://hub.test"
-PAGE = """<!doctype html><html lang="en"><head><title>Form</title></head><body><main class="snowy-page">
+PAGE = """<!doctype html><html lang="en"><head><title>Form</title>
+<link rel="stylesheet" href="/style.min.css"></head><body><main class="snowy-page"><h1>Form</h1>
 <form id="spawn_form" method="post" enctype="multipart/form-data"><input type="hidden" name="_xsrf" value="x">
 {form}<div class="snowy-bar"><div id="snowy-bar-sum"></div><div id="snowy-bar-cost"></div>
 <button id="snowy-start">Start</button></div></form></main></body></html>"""
@@ -57,6 +60,15 @@ def hostile_form() -> str:
     return form.render(site, values, errors, known=known)
 
 
+async def serve_file(route: Route, name: str) -> None:
+    """Answer with a file of share/static, or JupyterHub's own style."""
+    for directory in (share_dir() / "static", Path(DATA_FILES_PATH) / "static" / "css"):
+        if (directory / name).is_file():
+            await route.fulfill(path=directory / name)
+            return
+    await route.fulfill(status=404, body="")
+
+
 async def serve(route: Route) -> None:
     """Answer as a hub would whose every word is hostile."""
     path = route.request.url.removeprefix(HOST).partition("?")[0]
@@ -82,10 +94,8 @@ async def serve(route: Route) -> None:
         await route.fulfill(content_type="text/html; charset=utf-8", body=PAGE.replace("{form}", hostile_form()))
     elif name in answers:
         await route.fulfill(content_type="application/json", body=json.dumps(answers[name]))
-    elif (share_dir() / "static" / name).is_file():
-        await route.fulfill(path=share_dir() / "static" / name)
     else:
-        await route.fulfill(status=404, body="")
+        await serve_file(route, name)
 
 
 async def test_hostile_text_is_shown_as_text(page: Page) -> None:
