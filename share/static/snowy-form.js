@@ -241,8 +241,8 @@
     return [
       values.environment,
       values.partition,
-      `${cores} ${cores === "1" ? "core" : "cores"}`,
-      gpu === "none" ? "no GPU" : `${count} × ${gpu.toUpperCase()}`,
+      `${cores}\u00a0${cores === "1" ? "core" : "cores"}`,
+      gpu === "none" ? "no\u00a0GPU" : `${count}\u00a0×\u00a0${gpu.toUpperCase()}`,
       seconds ? sayDuration(seconds) : values.time,
       values.begin && values.begin !== "now" ? `from ${values.begin.replace("T", " ")}` : "",
     ].filter(Boolean).join("\u00a0· ");
