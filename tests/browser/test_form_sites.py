@@ -35,7 +35,8 @@ def combinations(site: Site, count: int) -> list[dict[str, str]]:
         "cores": ["1", "4", str(most // 2), str(most), str(most + 1)],
         "gpu": gpus,
         "memory": ["", "1000", "300000", "99999999"] if site.memory_free else [""],
-        "time": ["0:30:00", "59", "1-0", "2-0:0:1", "7-0", "40-0"],
+        # Each limit itself is allowed, in another partition, too.
+        "time": ["59", "40-0", "2-0:0:1", *{partition.max_time: 0 for partition in site.partitions.values()}],
     }
     return [
         {**form_values(site), **{field: chance.choice(values) for field, values in pool.items()}} for _ in range(count)
