@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
-from . import __version__, reader, request, script, site
+from . import __version__, reader, request, script, site, summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,22 +33,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         "course file, and learns whether an image is readable. Install it, owned by root, as the site's `helper`.",
     )
     helper.set_defaults(run=_helper)
+    link = commands.add_parser(
+        "link",
+        help="print a link that opens the form filled in",
+        description="Print a link that opens the form filled in. The flags are those of notebook.py, that is "
+        "sbatch's; for example: snowyspawner link -n 4 -p devcore --gres=gpu:t4:0 -t 2:00:00 -- tf-mkl",
+        # -h and -- are the line's own business; what is not known here belongs to it.
+        allow_abbrev=False,
+    )
+    link.set_defaults(run=_link)
+    link.add_argument("--hub", default="", metavar="URL", help="the hub's address, such as https://hub.example/hub/")
+    link.add_argument("--site", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)")
+    link.add_argument("--server", default="", metavar="NAME", help="the named server that the form is for")
     for command in (check, show, helper):
         command.add_argument(
             "site", nargs="?", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)"
         )
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # argparse would take a -- away, and what follows it for its own.
+    at = words.index("--") if words[:1] == ["link"] and "--" in words else len(words)
+    args, line = parser.parse_known_args(words[:at])
+    if line and args.run is not _link:
+        parser.error(f"unrecognized arguments: {' '.join(line)}")
+    args.line, args.doubtful = [*line, *words[at:]], False
     try:
         text: str = args.run(args)
     except request.RequestError as error:
         for field, sentence in error.errors.items():
-            print(f"--{field.replace('_', '-')}: {sentence}", file=sys.stderr)
+            print(
+                f"{field}: {sentence}" if args.run is _link else f"--{field.replace('_', '-')}: {sentence}",
+                file=sys.stderr,
+            )
         return 1
     except site.SiteError as error:
         print(error, file=sys.stderr)
         return 1
     print(text, end="")
-    return 0
+    return int(args.doubtful)
 
 
 def _check(args: argparse.Namespace) -> str:
@@ -67,3 +89,16 @@ def _script(args: argparse.Namespace) -> str:
 
 def _helper(args: argparse.Namespace) -> str:
     return reader.helper_text(site.load(args.site))
+
+
+def _link(args: argparse.Namespace) -> str:
+    the_site = site.load(args.site)
+    found = request.review({"line": shlex.join(args.line)} if args.line else {}, the_site)
+    if "line" in found.errors:
+        raise request.RequestError({"line": found.errors["line"]})
+    for field, sentence in found.errors.items():
+        # The form will say it, too; whoever gives the link out should know before.
+        print(f"{field}: {sentence}", file=sys.stderr)
+        args.doubtful = True
+    base = args.hub.rstrip("/") + "/" if args.hub else "/hub/"
+    return summary.link(summary.as_shown(found.line, found), base, args.server) + "\n"

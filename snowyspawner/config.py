@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Any
 
 from traitlets.config.loader import LazyConfigValue
 
 from . import request, restart, site
 from ._share import share_dir
+from .choices import PrefillError
+from .errors import SessionError
 from .spawner import SnowySpawner, ineffective_traits
 
 # Where the values of batchspawner's traits have gone.
@@ -30,6 +34,42 @@ class ConfigError(ValueError):
     """The hub's configuration cannot work. The text names the setting and what to use instead."""
 
 
+class QuietRefusals(logging.Filter):
+    """A choice that is refused is no fault of the hub's: one line at level INFO instead of JupyterHub's tracebacks.
+
+    JupyterHub logs the same refusal up to four times, and a link that fills in the form as a failure. Whatever is
+    not about a refused choice or such a link passes untouched.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let a record pass, drop it, or make it one line."""
+        if record.levelno < logging.WARNING:
+            return True
+        error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+        if isinstance(error, PrefillError):
+            return False
+        if not isinstance(error, SessionError) or error.reason != "request":
+            # "Error starting server …" comes without the exception, but with its text.
+            return self._told is None or str(self._told) not in record.getMessage()
+        if error is self._told:
+            return False
+        self._told = error
+        # The first of them names the server; the cause names the fields, where the message leaves that to the form.
+        whose = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+        said = error.__cause__ or error.jupyterhub_message
+        record.msg, record.args = "Refused a choice of %s: %s", (whose, str(said).replace("\n", " "))
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+
+
+_quiet = QuietRefusals()
+
+
 def set_config(c: Any) -> None:
     """Complete the configuration *c* of a hub that uses SnowySpawner; call it last.
 
@@ -44,6 +84,7 @@ def set_config(c: Any) -> None:
     - ``JupyterHub.template_paths``: our pages first.
 
     A hub that starts with it also carries out the stops that it had not finished when it last ended.
+    Also makes JupyterHub log a refused choice as one line (`QuietRefusals`).
 
     Raises `ConfigError` (a `snowyspawner.site.SiteError` for the Site).
     """
@@ -85,3 +126,5 @@ def set_config(c: Any) -> None:
     if "spawner_class" not in hub:
         hub.spawner_class = SnowySpawner
     restart.schedule()
+    for name in ("JupyterHub", "tornado.application"):
+        logging.getLogger(name).addFilter(_quiet)

@@ -10,6 +10,7 @@ import argparse
 import math
 import re
 import shlex
+from collections.abc import Mapping
 from typing import NoReturn
 
 _EXAMPLE = "-n 4 -p devcore --gres=gpu:t4:0 -t 2:00:00 -- tf-mkl"
@@ -70,6 +71,31 @@ def from_line(line: str, cluster: str = "") -> dict[str, str]:
     if "memory" in given:
         given["memory"] = _megabytes(given["memory"])
     return given
+
+
+def to_line(options: Mapping[str, str]) -> str:
+    """Write *options* (as `request.SessionRequest.options` gives them) as a line that `from_line` reads back.
+
+    Empty fields are left out, and a line has no word for ``open``.
+    """
+    flags = (
+        ("-A ", "account"),
+        ("-n ", "cores"),
+        ("-p ", "partition"),
+        ("--gres=gpu:", "gpu"),
+        ("--mem=", "memory"),
+        ("-t ", "time"),
+        ("-b ", "begin"),
+        ("--reservation=", "reservation"),
+        ("--mail-type=", "email_on_start"),
+    )
+    said = {"gpu": {"none": "--gres=none"}, "email_on_start": {"1": "--mail-type=BEGIN", "0": "--mail-type=NONE"}}
+    words = []
+    for flag, field in flags:
+        if text := options.get(field, ""):
+            words.append(said.get(field, {}).get(text) or flag + shlex.quote(text))
+    names = [options[field] for field in ("environment", "image") if options.get(field)]
+    return " ".join([*words, "--", *map(shlex.quote, names)])
 
 
 def _gpu(gres: str) -> str:

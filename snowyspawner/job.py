@@ -87,14 +87,19 @@ def load_ended(stored: Any) -> Ended | None:
 def new_job(server_name: str, request: dict[str, Any]) -> tuple[Job, str]:
     """Make a `Job` with a name of its own; return it and its one-time secret, which is stored nowhere."""
     secret = secrets.token_urlsafe(32)
-    label = re.sub(r"[^a-z0-9-]+", "-", server_name.lower()).strip("-")[:32] or "lab"
     job = Job(
-        name=f"jupyter-{label}-{secrets.token_hex(4)}",
+        name=job_name(server_name, secrets.token_hex(4)),
         secret_hash=_hash(secret),
         submitted_at=time.time(),
         request=request,
     )
     return job, secret
+
+
+def job_name(server_name: str, mark: str) -> str:
+    """Return what Slurm calls a job of the server: *mark* makes it one of a kind."""
+    label = re.sub(r"[^a-z0-9-]+", "-", server_name.lower()).strip("-")[:32] or "lab"
+    return f"jupyter-{label}-{mark}"
 
 
 def load_job(stored: Any) -> Job | None:

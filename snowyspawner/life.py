@@ -57,6 +57,7 @@ class Life:
         self.attached = False  # a start() of this hub follows the job
         self.claimed_here = False  # the job has its environment from this hub
         self.failure: SessionError | None = None
+        self.known_account: pwd.struct_passwd | None = None  # whom the jobs run as, once it was looked up
         self._watched: Watched | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -136,10 +137,11 @@ class Life:
         """Look up whom the jobs run as. Raises `SessionError`."""
         try:
             # May ask LDAP, which may be slow.
-            return await asyncio.to_thread(pwd.getpwnam, self.who())
+            self.known_account = await asyncio.to_thread(pwd.getpwnam, self.who())
         except KeyError:
             message = Words(f"{self.who()} has no account on this machine.", "Tell support.")
             raise SessionError(message, reason="unsupported") from None
+        return self.known_account
 
     async def _prefix(self) -> list[str]:
         """Return the words that make scancel run as the person. Raises `SlurmError`: may be tried again."""

@@ -10,14 +10,15 @@ import re
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
 from .flags import from_line
+from .rules import either, rules_of, violations
 from .site import Site
-from .slurm.times import DURATION_HELP, format_duration, parse_duration, say_duration
+from .slurm.times import DURATION_HELP, format_duration, parse_duration
 
 #: The fields of a request, in the order of the form.
 FIELDS = (
@@ -108,10 +109,18 @@ def default_options(site: Site, accounts: Sequence[str] | None = None) -> dict[s
 
 def form_values(site: Site, accounts: Sequence[str] | None = None) -> dict[str, str]:
     """Return the Site's defaults (for somebody with these *accounts*) as the form shows them."""
-    return {
-        field: str(int(value)) if isinstance(value, bool) else str(value)
-        for field, value in default_options(site, accounts).items()
-    }
+    return {field: written(field, value) for field, value in default_options(site, accounts).items()}
+
+
+def written(field: str, value: Any) -> str:
+    """Write a Site's *value* as `SessionRequest.options` would, so that the form can tell what is the same."""
+    if field == "email_on_start":
+        return str(int(bool(value)))
+    if field == "time":
+        return format_duration(parse_duration(value))
+    if field == "gpu" and value != "none" and ":" not in value:
+        return f"{value}:1"
+    return str(value)
 
 
 def problems(site: Site) -> list[str]:
@@ -126,15 +135,19 @@ def problems(site: Site) -> list[str]:
     return wrong
 
 
+#: What the form's page posts for its buttons, beside the fields.
+BUTTONS = ("preset_name", "preset_action", "preset_delete")
+
+
 def from_form(form: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Take a posted form (each field a list of strings) as options; the last value of a field counts.
 
-    Fields that JupyterHub adds itself (``_xsrf``) and uploads are left out.
+    Fields that JupyterHub adds itself (``_xsrf``), `BUTTONS` and uploads are left out.
     """
     options = {}
     for field, values in form.items():
         texts = [value for value in values if isinstance(value, str)]
-        if texts and not field.startswith("_"):
+        if texts and not field.startswith("_") and field not in BUTTONS:
             options[field] = texts[-1]
     return options
 
@@ -150,7 +163,29 @@ def from_options(
 
     Raises `RequestError` with a sentence for every field at fault, unknown fields included.
     """
-    return _Check(options, site, clock.time() if now is None else now, accounts).request()
+    found = review(options, site, now, accounts)
+    if found.request is None:
+        raise RequestError(found.errors)
+    return found.request
+
+
+class Review(NamedTuple):
+    """What came of reading a set of options. *errors* and *remarks* have a sentence by field."""
+
+    request: SessionRequest | None  # None: refused
+    errors: dict[str, str]
+    remarks: dict[str, str]
+    read: dict[str, Any]  # the values that could be read, as in a request; also of what is refused
+    line: dict[str, str]  # what a line set
+
+
+def review(
+    options: Mapping[str, Any], site: Site, now: float | None = None, accounts: Sequence[str] | None = None
+) -> Review:
+    """Read *options* as `from_options` does, without raising."""
+    check = _Check(options, site, clock.time() if now is None else now, accounts)
+    request, read = check.request()
+    return Review(request, check.errors, check.remarks, read, check.set_by_line)
 
 
 class _Check:
@@ -159,11 +194,12 @@ class _Check:
     def __init__(self, options: Mapping[str, Any], site: Site, now: float, accounts: Sequence[str] | None) -> None:
         self.site, self.now, self.accounts = site, now, accounts
         self.errors: dict[str, str] = {}
+        self.remarks: dict[str, str] = {}
         self.values = default_options(site, accounts)
         options = dict(options)
         line = options.pop("line", "")
-        if line:
-            options = {**self.line(line), **options}
+        self.set_by_line = self.line(line) if line else {}
+        options = {**self.set_by_line, **options}
         for field, value in options.items():
             if field in self.values:
                 value = value.strip() if isinstance(value, str) else value
@@ -188,11 +224,13 @@ class _Check:
         found = self.site.find_partition(name, constraint, options.get("gpu", "").partition(":")[0])
         if constraint and not found:
             raise ValueError(f"-C {constraint}: partition {name} has no such nodes here")
+        if "partition" not in options and found in (None, name):
+            return options
         # What there is not is refused at its field.
         return {**options, "partition": found or name}
 
-    def request(self) -> SessionRequest:
-        values = {
+    def request(self) -> tuple[SessionRequest | None, dict[str, Any]]:
+        values: dict[str, Any] = {
             "environment": self.member("environment", self.site.environments),
             "image": self.member("image", self.site.images),
             "partition": self.member("partition", self.site.partitions),
@@ -206,10 +244,14 @@ class _Check:
             "open": self.open_path(),
         }
         values["gpu"], values["gpu_count"] = self.gpu()
-        self.limits(values)
-        if self.errors:
-            raise RequestError(self.errors)
-        return SessionRequest(**values)
+        read = {field: value for field, value in values.items() if field not in self.errors}
+        # A value that could not be read is out of every rule's sight.
+        gpu_type = "" if "gpu" in self.errors else values["gpu"] or "none"
+        refused, self.remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
+        for field, text in refused.items():
+            self.errors.setdefault(field, text)
+        request = None if self.errors else SessionRequest(**values)
+        return request, read
 
     def text(self, field: str) -> str:
         value = self.values[field]
@@ -229,7 +271,7 @@ class _Check:
     def member(self, field: str, table: Mapping[str, Any]) -> str:
         text = self.text(field)
         if text not in table and field not in self.errors:
-            self.errors[field] = f"{_show(text)} is not offered here; choose {_either(table)}"
+            self.errors[field] = f"{_show(text)} is not offered here; choose {either(table)}"
         return text
 
     def matching(self, field: str, pattern: str, what: str) -> str:
@@ -307,7 +349,7 @@ class _Check:
         if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", text, re.ASCII):
             self.errors["account"] = f"{_show(text)} is not a project's name here"
         if self.accounts and text not in self.accounts and "account" not in self.errors:
-            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {_either(self.accounts)}"
+            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {either(self.accounts)}"
         return text
 
     def open_path(self) -> str:
@@ -324,54 +366,11 @@ class _Check:
         name, _, count = text.partition(":")
         offered = [f"{key}:1" for key in self.site.gpus] + ["none"]
         if name not in self.site.gpus or not re.fullmatch(r"[0-9]{1,3}", count or "1", re.ASCII):
-            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {_either(offered)}"
+            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {either(offered)}"
             return "", 0
         # The course's own way to say none was --gres=gpu:t4:0.
         number = int(count or "1")
         return (name, number) if number else ("", 0)
-
-    def limits(self, values: Mapping[str, Any]) -> None:
-        """Compare what was asked for with what the partition and the image have."""
-        partition = self.site.partitions.get(values["partition"])
-        environment = self.site.environments.get(values["environment"])
-        name = values["partition"]
-        having = environment.images if environment else ()
-        if having and values["image"] in self.site.images and values["image"] not in having:
-            self.refuse("image", f"does not have {values['environment']}: choose {_either(having)}")
-        if partition is None:
-            return
-        if values["cores"] > partition.max_cores:
-            self.refuse("cores", f"a node of {name} has {partition.max_cores}: ask for {partition.max_cores} or fewer")
-        if values["memory"] and partition.max_memory and values["memory"] > partition.max_memory:
-            self.refuse("memory", f"a node of {name} has {partition.max_memory} MB: ask for that or less")
-        if values["time"] > parse_duration(partition.max_time):
-            longest = say_duration(parse_duration(partition.max_time))
-            others = [
-                key for key, other in self.site.partitions.items() if parse_duration(other.max_time) >= values["time"]
-            ]
-            remedy = f", or choose {_either(others)}" if others else ""
-            self.refuse("time", f"{say_duration(values['time'])} is too long for {name}: at most {longest}{remedy}")
-        if values["gpu"]:
-            self.gpu_limits(values["gpu"], values["gpu_count"], name)
-        elif partition.gpu_required:
-            others = [key for key, other in self.site.partitions.items() if not other.gpu_required]
-            remedy = f", or partition {_either(others)}" if others else ""
-            offered = _either(f"{gpu}:1" for gpu in partition.gpus)
-            self.refuse("gpu", f"{name} is only for sessions with a GPU: choose {offered}{remedy}")
-
-    def gpu_limits(self, gpu: str, count: int, partition: str) -> None:
-        have = self.site.partitions[partition].gpus
-        if gpu not in have:
-            others = [key for key, other in self.site.partitions.items() if gpu in other.gpus]
-            what = f"has no {gpu}, only {_either(have)}" if have else "has no GPUs"
-            remedy = f"choose {_either(others)}, or no GPU" if others else "choose no GPU"
-            self.refuse("gpu", f"{partition} {what}: {remedy}")
-        elif count > self.site.gpus[gpu].max_count:
-            most = self.site.gpus[gpu].max_count
-            self.refuse("gpu", f"a node has {most} {gpu} at most: ask for {most}")
-
-    def refuse(self, field: str, text: str) -> None:
-        self.errors.setdefault(field, text)
 
 
 def _read_begin(text: str, now: datetime) -> int:
@@ -411,9 +410,3 @@ def _show(text: str) -> str:
     """Quote what a person typed, shortened, on one line."""
     shown = text if len(text) <= 60 else text[:57] + "…"
     return repr(shown)
-
-
-def _either(names: Iterable[str]) -> str:
-    """Say ``a, b or c``."""
-    *most, last = list(names) or ["nothing"]
-    return f"{', '.join(most)} or {last}" if most else last

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,8 +18,9 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from . import handlers, request, script
+from . import pages as pages  # its routes are added by importing it
+from .choices import Choices, PrefillError, Typed, mark, typed
 from .errors import SessionError
-from .form import render
 from .job import Job, Phase, new_job
 from .life import Life
 from .site import load as load_site
@@ -27,18 +28,8 @@ from .slurm.client import prefix_for
 from .status import Status
 from .words import Words
 
-# What the person typed and what was wrong with it, for the form that comes back. JupyterHub renders it for the
-# default server's spawner even when a named one was asked for, so it cannot be kept in the spawner.
-_typed: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("snowyspawner_typed", default=None)
-
 _REACH_FOR = 5.0
 _YEAR = 366 * 86400
-
-
-class _PrefillError(Exception):
-    """A link with choices: the form is to be shown with them. Nothing is wrong and nothing starts."""
-
-    jupyterhub_message = ""
 
 
 class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no types
@@ -97,28 +88,29 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     ).tag(config=True)
 
     choice: request.SessionRequest | None  # of the start under way, checked
+    choices: Choices
     life: Life
 
     # -- choices -----------------------------------------------------------------------------------------------
 
     @default("options_form")
     def _default_options_form(self) -> Callable[[Any], str]:
-        return lambda spawner: spawner._render_form()
+        return lambda spawner: spawner.choices.form()
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Callable[[dict[str, list[str]]], dict[str, str]]:
         # Not a coroutine: it must set the variable in the context of the request that renders the form again.
         def options_from_form(form_data: dict[str, list[str]]) -> dict[str, str]:
             options = request.from_form(form_data)
-            _typed.set({"values": options, "errors": {}})
+            typed.set(Typed(options, server_name=self.name))
             return options
 
         return options_from_form
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Show the form with these values: a GET never starts anything."""
-        _typed.set({"values": request.from_form(query_data), "errors": {}})
-        raise _PrefillError
+        self.choices.prefill(request.from_form(query_data), self.name)
+        raise PrefillError
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], Awaitable[None]]:
@@ -135,12 +127,12 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
                 self.choice = request.from_options(options, self.life.site, accounts=accounts)
                 await self.life.check_room(self.choice, self.user.name)
             except request.RequestError as error:
-                if self._mark(error.errors):
+                if mark(error.errors):
                     message = Words("Nothing was started.")
                 else:
                     listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
                     message = Words(f"Nothing was started. {listed}.")
-                raise SessionError(message, reason="request", status_code=400) from None
+                raise SessionError(message, reason="request", status_code=400) from error
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
@@ -148,27 +140,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     async def _accounts(self) -> list[str] | None:
         return await self.life.facts.accounts(self.user.name) if self.life.site.accounts.discover else None
 
-    @staticmethod
-    def _mark(errors: Mapping[str, str]) -> bool:
-        """Put *errors* at their fields, if it was a form; tell whether it was, as it then comes back with them."""
-        typed = _typed.get()
-        if typed is not None:
-            typed["errors"].update(errors)
-        return typed is not None
-
-    def _render_form(self) -> str:
-        accounts = self.life.facts.known_accounts(self.user.name)
-        values = request.form_values(self.life.site, accounts)
-        typed = _typed.get() or {"values": self.life.last_request, "errors": {}}
-        values.update({field: value for field, value in typed["values"].items() if field in values})
-        return render(self.life.site, values, typed["errors"], accounts or ())
-
     # -- what is stored ----------------------------------------------------------------------------------------
 
     def __init__(self, **kwargs: Any) -> None:
         """Load the Site. Raises `SiteError` if it cannot be used."""
         super().__init__(**kwargs)
         self.choice = None
+        self.choices = Choices(self)
         self.life = self._find_life()
 
     def _find_life(self) -> Life:
@@ -176,7 +154,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
         Two lives would write over each other's state.
         """
-        hooks = (self._store, self.log, lambda: str(self._log_name), lambda: str(self.user.name))
+        hooks = (self.store, self.log, lambda: str(self._log_name), lambda: str(self.user.name))
         session = inspect(self.orm_spawner).session if self.orm_spawner else None
         lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
         life: Life | None = lives.get(self.orm_spawner.id) if session else None
@@ -192,11 +170,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Take up what an earlier hub stored."""
         if not self.life.busy:
             self.life.load(state)
+        self.choices.load(state.get("own"))
         self._show_job_id()
 
     def get_state(self) -> dict[str, Any]:
         """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
-        return self.life.state()
+        # What is kept of a person stands in the state of the default server, which everybody has.
+        return {**self.life.state(), **({} if self.name else {"own": self.choices.stored.model_dump()})}
 
     def clear_state(self) -> None:
         """Forget the job unless it may still be alive: then the next start attaches to it."""
@@ -204,7 +184,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.life.forget_if_over()
         self._show_job_id()
 
-    def _store(self) -> None:
+    def store(self) -> None:
         """Write the state at once: a hub that dies in the next moment must not lose a job."""
         self._show_job_id()
         self.orm_spawner.state = self.get_state()
@@ -258,14 +238,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if choice is None:
             raise RuntimeError("JupyterHub calls apply_user_options before start")
         job, secret = new_job(self.name, choice.model_dump())
-        target = script.Target(
-            name=job.name,
-            home=account.pw_dir,
-            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
-            server=self.orm_spawner.id,
-        )
         try:
-            text = script.build(self.life.site, choice, target)
+            text = script.build(self.life.site, choice, self.target(job.name, account))
         except ValueError as error:
             message = Words("The job script cannot be written.", "Tell support.")
             raise SessionError(message, reason="unsupported", detail=str(error)) from None
@@ -276,9 +250,19 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             await self.life.submit(job, text, prefix_for(account, env), env)
         except SessionError as error:
             if error.words.field:
-                self._mark({error.words.field: error.jupyterhub_message})
+                mark({error.words.field: error.jupyterhub_message})
             raise
+        self.choices.remember(choice)
         return job
+
+    def target(self, job_name: str, account: pwd.struct_passwd) -> script.Target:
+        """Return what the script of a job of this server needs beside the choice."""
+        return script.Target(
+            name=job_name,
+            home=account.pw_dir,
+            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
+            server=self.orm_spawner.id,
+        )
 
     async def get_url(self) -> str:
         """Return where the server is, as this job said it: JupyterHub's own row may not have been written."""
@@ -416,7 +400,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if row is not None and row.id != job.token_id:
             self._drop_token(job)
             job.token_id = row.id
-            self._store()
+            self.store()
 
     def _drop_token(self, job: Job | None) -> None:
         if job is None or job.token_id is None:
@@ -426,7 +410,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if row is not None and row.user is self.orm_spawner.user:
             session.delete(row)
         job.token_id = None
-        self._store()
+        self.store()
 
 
 def ineffective_traits() -> list[str]:

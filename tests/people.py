@@ -35,7 +35,7 @@ class Form(HTMLParser):
             if "selected" in given or self._select not in self.values:
                 self.values[self._select] = given.get("value", "")
         elif tag == "input" and name and given.get("type") not in ("submit", "button"):
-            if given.get("type") != "checkbox" or "checked" in given:
+            if given.get("type") not in ("checkbox", "radio") or "checked" in given:
                 self.values[name] = given.get("value", "")
         else:
             for end, texts in (("-error", self.errors), ("-help", self.helps)):

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
+from .reservations import RESERVATIONS, Reservation, parse_reservations
+
 #: sbatch reads the script from a pipe. What fits in the pipe is delivered by one write, so a hub that dies can
 #: never leave half a script behind, which sbatch would accept.
 SCRIPT_LIMIT = 64 * 1024 - 1
@@ -130,6 +133,15 @@ def parse_job_id(output: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
+def parse_would_start(output: str) -> int | None:
+    """Read ``sbatch --test-only`` under ``SLURM_TIME_FORMAT=%s``: epoch seconds, None when there is no such time.
+
+    ``sbatch: Job 77 to start at 1795408771 using 4 processors on nodes s3 in partition core`` on stderr.
+    """
+    match = re.search(r"\bJob \d+ to start at (\d{9,11})\b", output)
+    return int(match[1]) if match else None
+
+
 def parse_squeue(output: str) -> dict[str, JobRow]:
     """Read the rows of `SQUEUE_FORMAT`. ``CLUSTER:`` headers (Slurm before 20.02) and other lines are passed over."""
     rows = {}
@@ -193,6 +205,13 @@ def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]
     return [_find("sudo"), "-n", f"--preserve-env={names}", "-u", target.pw_name, "--"]
 
 
+def _checked(script: str) -> bytes:
+    data = script.encode()
+    if len(data) > SCRIPT_LIMIT:
+        raise SlurmError("sbatch", -1, f"the job script has {len(data)} bytes, more than {SCRIPT_LIMIT}")
+    return data
+
+
 def _find(command: str) -> str:
     path = shutil.which(command)
     if not path:
@@ -224,15 +243,25 @@ class SlurmClient:
         The job inherits *env* and nothing else. The umask is 077 because slurmstepd opens the job's log with it
         before the script can do anything. Raises `SlurmError`, `SlurmTimeoutError` (the job may exist all the same).
         """
-        data = script.encode()
-        if len(data) > SCRIPT_LIMIT:
-            raise SlurmError("sbatch", -1, f"the job script has {len(data)} bytes, more than {SCRIPT_LIMIT}")
-        args = ["--parsable", *self._cluster()]
-        out = await self._run("sbatch", args, {**self._conf(), **env}, prefix, data, umask=0o077)
+        command, *args = self.submit_command()
+        out = await self._run(command, args, {**self._conf(), **env}, prefix, _checked(script), umask=0o077)
         try:
             return parse_job_id(out)
         except ValueError as error:
             raise SlurmError("sbatch", 0, str(error)) from None
+
+    def submit_command(self) -> list[str]:
+        """Return the command that `submit` runs; its options stand in the script, which it reads."""
+        return ["sbatch", "--parsable", *self._cluster()]
+
+    async def would_start(self, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> int | None:
+        """Ask Slurm when *script* would start if it were submitted now: epoch seconds, None when it does not say.
+
+        Nothing is submitted, though Slurm counts up its job ids. Raises `SlurmError` when it would be refused.
+        """
+        args = ["--test-only", *self._cluster()]
+        _, said = await self._answer("sbatch", args, {**self._env(), **env}, prefix, _checked(script), umask=0o077)
+        return parse_would_start(said)
 
     async def cancel(self, job_id: str, prefix: Sequence[str], how: Sequence[str] = ()) -> None:
         """End a job, or with one of `ASK` and `KILL` only signal it. A job that is gone is a success."""
@@ -280,6 +309,18 @@ class SlurmClient:
         args = ["-n", "-P", "show", "user", user, "withassoc", *cluster, f"format={ACCOUNTS_FORMAT}"]
         return parse_accounts(await self._run("sacctmgr", args, self._env()))
 
+    async def partitions(self) -> dict[str, PartitionFacts]:
+        """Return what is free in each partition, by Slurm's names."""
+        return summarize(parse_nodes(await self._run("sinfo", [*self._cluster(), *SINFO_FORMAT], self._env())))
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many jobs wait for each partition's nodes."""
+        return parse_pending(await self._run("squeue", [*self._cluster(), *PENDING_FORMAT], self._env()))
+
+    async def reservations(self) -> list[Reservation]:
+        """Return all reservations, also those that are not active."""
+        return parse_reservations(await self._run("scontrol", [*self._cluster(), *RESERVATIONS], self._env()))
+
     def _cluster(self) -> list[str]:
         return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []
 
@@ -299,6 +340,17 @@ class SlurmClient:
         data: bytes | None = None,
         umask: int = -1,
     ) -> str:
+        return (await self._answer(command, args, env, prefix, data, umask))[0]
+
+    async def _answer(
+        self,
+        command: str,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        prefix: Sequence[str] = (),
+        data: bytes | None = None,
+        umask: int = -1,
+    ) -> tuple[str, str]:
         async with self._slots:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -327,6 +379,7 @@ class SlurmClient:
                         os.killpg(process.pid, signal.SIGKILL)
                         # Not for ever: wait() is over only when nobody has its pipes any more.
                         await asyncio.wait_for(process.wait(), 2)
+        said = err.decode(errors="replace").strip()
         if process.returncode:
-            raise SlurmError(command, process.returncode, err.decode(errors="replace").strip())
-        return out.decode(errors="replace")
+            raise SlurmError(command, process.returncode, said)
+        return out.decode(errors="replace"), said

@@ -38,7 +38,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """A page of a person who has never been here."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(15_000)
     page = await context.new_page()
     yield page
     await context.close()
@@ -48,4 +48,4 @@ async def shoot(page: Page, name: str) -> None:
     """Keep a picture for the documentation, when the run was asked to (make screenshots)."""
     directory = os.environ.get("SNOWYSPAWNER_SCREENSHOTS")
     if directory:
-        await page.screenshot(path=Path(directory) / f"{name}.png")
+        await page.screenshot(path=Path(directory) / f"{name}.png", animations="disabled")

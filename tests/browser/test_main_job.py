@@ -9,6 +9,7 @@ from playwright.async_api import Page, expect
 
 from ..hubs import Hub, until
 from .conftest import shoot
+from .steps import T4, choice, entry, error_of, sign_in, unfold
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
 
@@ -16,14 +17,6 @@ CELL = """import os, sys
 print(os.environ["SLURM_JOB_PARTITION"], os.environ["SLURM_CPUS_ON_NODE"], "CPUs")
 print(sys.prefix)
 print(open("/opt/course/README").readline().strip() and "only in the image")"""
-
-
-async def sign_in(page: Page, hub: Hub, cluster: Any, name: str) -> None:
-    """Sign in with the account's password; PAM checks it."""
-    await page.goto(f"{hub.url}/hub/spawn")
-    await page.get_by_label("Username").fill(name)
-    await page.get_by_label("Password").fill(cluster.users[name])
-    await page.get_by_role("button", name="Sign in").click()
 
 
 async def run_cell(page: Page, code: str) -> str:
@@ -39,18 +32,17 @@ async def run_cell(page: Page, code: str) -> str:
 
 async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
     name = users[-1]  # whose first session this is: the form offers the last choice again
-    await sign_in(page, hub, cluster, name)
-    await expect(page.get_by_role("heading", name="Server Options")).to_be_visible()
+    await sign_in(page, hub, name)
+    await expect(page.get_by_role("heading", name="Start JupyterLab on Snowy")).to_be_visible()
     # The default is the course's.
-    await expect(page.get_by_label("Environment")).to_have_value("tf-gpu")
-    await expect(page.get_by_label("GPU", exact=True)).to_have_value("t4:1")
-    await expect(page.get_by_label("Time")).to_have_value("0:59:00")
-    await page.get_by_label("Environment").select_option("tf-mkl")
-    await page.get_by_label("Partition").select_option("devcore")
-    await page.get_by_label("GPU", exact=True).select_option("none")
-    await page.get_by_label("Cores").fill("4")
-    await shoot(page, "form")
-    await page.get_by_role("button", name="Start").click()
+    await expect(page.get_by_role("radio", name="GPU: TensorFlow on a T4")).to_be_checked()
+    await unfold(page)
+    await expect(choice(page, "environment", "tf-gpu")).to_be_checked()
+    await expect(choice(page, "gpu", T4)).to_be_checked()
+    await expect(entry(page, "time")).to_have_value("0:59:00")
+    await page.get_by_role("radio", name="CPU, quick queue: tf-mkl").check()
+    await expect(choice(page, "environment", "tf-mkl")).to_be_checked()
+    await page.get_by_role("button", name="Start", exact=True).click()
 
     await page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=90_000)
     # Lab opens what was open the last time, on a cluster that was kept; without it, its launcher.
@@ -97,38 +89,47 @@ async def test_a_refused_form_comes_back_as_it_was_typed(
 ) -> None:
     """Each mistake at its field, for a named server too, although JupyterHub renders the default one's form."""
     name = users[0]
-    await sign_in(page, hub, cluster, name)
+    await sign_in(page, hub, name)
     for path in ("/hub/spawn", f"/hub/spawn/{name}/second"):
         await page.goto(hub.url + path)
-        await page.get_by_label("Partition").select_option("devcore")
-        await page.get_by_label("GPU", exact=True).select_option("t4:1")
-        await page.get_by_label("Cores").fill("17")
-        await page.get_by_label("Time").fill("3:00:00")
-        await page.get_by_label("Reservation").fill('"><script>alert(1)</script>')
-        await page.get_by_role("button", name="Start").click()
+        await unfold(page)
+        await choice(page, "partition", "devcore").check()
+        await choice(page, "gpu", T4).check()
+        await entry(page, "cores").fill("17")
+        await entry(page, "time").fill("3:00:00")
+        await page.get_by_text("I was given a reservation").click()
+        await entry(page, "reservation").fill('"><script>alert(1)</script>')
+        await page.get_by_role("button", name="Start", exact=True).click()
         summary = page.locator("#snowy-errors")
-        await expect(summary).to_contain_text("Please look at")
-        for field, value, error in (
-            ("Cores", "17", "a node of devcore has 16"),
-            ("Time", "3:00:00", "3 hours is too long for devcore: at most 1 hour"),
-            ("GPU", "t4:1", "devcore has no GPUs: choose core or node, or no GPU"),
-            ("Reservation", '"><script>alert(1)</script>', "is not a reservation's name"),
+        await expect(summary).to_contain_text("Nothing was started. Please look at:")
+        await expect(summary).to_be_focused()
+        # JupyterHub's own box would say it all once more.
+        await expect(page.locator(".spawn-error-msg")).to_have_count(0)
+        for field, error in (
+            ("cores", "a node of devcore has 16"),
+            ("time", "3 hours is too long for devcore: at most 1 hour"),
+            ("gpu", "devcore has no GPUs: choose core or node, or no GPU"),
+            ("reservation", "is not a reservation's name"),
         ):
-            control = page.get_by_label(field, exact=True)
-            await expect(control).to_have_value(value)
+            control = page.locator(f"#snowy-{field}")
+            await expect(control).to_be_visible()
             await expect(control).to_have_attribute("aria-invalid", "true")
-            described = await control.get_attribute("aria-describedby")
-            assert described
-            await expect(page.locator(f"#{described.split()[0]}")).to_contain_text(error)
-        await expect(page.get_by_label("Partition")).to_have_value("devcore")
+            assert f"snowy-{field}-error" in (await control.get_attribute("aria-describedby") or "").split()
+            await expect(error_of(page, field)).to_contain_text(error)
+        await expect(entry(page, "cores")).to_have_value("17")
+        await expect(entry(page, "time")).to_have_value("3:00:00")
+        await expect(entry(page, "reservation")).to_have_value('"><script>alert(1)</script>')
+        await expect(choice(page, "gpu", T4)).to_be_checked()
+        await expect(choice(page, "partition", "devcore")).to_be_checked()
         await shoot(page, "form-errors")
     assert slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name).strip() == ""
 
 
 async def test_a_link_fills_the_form_and_starts_nothing(page: Page, hub: Hub, users: list[str], cluster: Any) -> None:
     """A GET never has an effect."""
-    await sign_in(page, hub, cluster, users[0])
+    await sign_in(page, hub, users[0])
     await page.goto(f"{hub.url}/hub/spawn?opt-environment=tf-pip&opt-cores=8&opt-partition=devcore&opt-gpu=none")
-    await expect(page.get_by_label("Environment")).to_have_value("tf-pip")
-    await expect(page.get_by_label("Cores")).to_have_value("8")
+    await unfold(page)
+    await expect(choice(page, "environment", "tf-pip")).to_be_checked()
+    await expect(entry(page, "cores")).to_have_value("8")
     assert "job" not in await hub.state(users[0]) or (await hub.state(users[0]))["job"] is None

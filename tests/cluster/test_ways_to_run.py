@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,36 @@ def test_the_hub_reads_in_every_way_to_run(
         log.unlink()
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["\ufffd", "end"], "forbidden", "first\n", "ForbiddenError"]
+
+
+ASK = """
+import asyncio, pwd, sys
+from snowyspawner import request, script, site
+from snowyspawner.slurm.client import SlurmClient, prefix_for
+the_site, account = site.load(sys.argv[1]), pwd.getpwnam(sys.argv[2])
+target = script.Target("n", account.pw_dir, "", 1)
+text = script.build(the_site, request.from_options({"gpu": "none"}, the_site), target)
+env = script.environment(account, "")
+print(asyncio.run(SlurmClient(the_site.cluster).would_start(text, prefix_for(account, env), env)))
+"""
+
+
+def test_the_service_account_may_ask_when_a_job_would_start(
+    service: str, users: list[str], cluster: Any, slurm: Any, python: Path
+) -> None:
+    """By the same rule as sbatch itself; the answer is a time, as sudo keeps what says so to Slurm."""
+    words = ["setpriv", "--reuid", service, "--regid", service, "--init-groups", "--", str(python), "-c", ASK]
+    done = subprocess.run(
+        [*words, str(cluster.site_file), users[0]],
+        env={**os.environ, **cluster.env},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert abs(int(done.stdout) - time.time()) < 600
+    assert queued(slurm, cluster, users[0]) == []
 
 
 def test_the_service_account_may_run_nothing_else(service: str, users: list[str]) -> None:

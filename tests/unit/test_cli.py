@@ -113,3 +113,49 @@ def test_the_command_is_installed() -> None:
         [str(Path(sys.executable).parent / "snowyspawner"), "--version"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout) == (0, version("snowyspawner") + "\n")
+
+
+def test_link_prints_a_link_for_the_flags_of_the_course_s_script(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["-n", "4", "-p", "devcore", "--gres=gpu:t4:0", "-t", "1:00:00", "--", "tf-mkl"]
+    assert main(["link", "--hub", "https://hub.example/hub", *line]) == 0
+    out, err = capsys.readouterr()
+    choice = "opt-cores=4&opt-partition=devcore&opt-time=1%3A00%3A00&opt-environment=tf-mkl&opt-gpu=none"
+    assert (out, err) == (f"https://hub.example/hub/snowy?{choice}\n", "")
+
+
+def test_link_says_what_the_site_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    """The link is printed all the same: the form names what has to change."""
+    assert main(["link", "-n", "4", "-p", "devcore", "--gres=gpu:t4:0", "-t", "2:00:00", "--", "tf-mkl"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("/hub/snowy?opt-cores=4&")
+    assert err == "time: 2 hours is too long for devcore: at most 1 hour, or choose core or node\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "link"),
+    [
+        (["--server", "two", "-b", "15:00"], "/hub/snowy?opt-begin=15%3A00&server=two"),
+        (["--site", "pelle", "-c", "2", "--mem=1G"], "/hub/snowy?opt-cores=2&opt-memory=1024"),
+        (["--", "tf-pip"], "/hub/snowy?opt-environment=tf-pip"),
+        ([], "/hub/snowy"),
+    ],
+)
+def test_link_knows_its_own_flags_from_the_line_s(
+    words: list[str], link: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["link", *words]) == 0
+    assert capsys.readouterr().out == link + "\n"
+
+
+@pytest.mark.parametrize("words", [["--colour"], ["-n"], ["--wrap=id"], ["-M", "rackham"], ["--", "a", "b", "c"]])
+def test_a_line_that_cannot_be_read_gives_no_link(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["link", *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("line: ")
+
+
+def test_other_commands_take_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["script", "--colour"])
+    assert "unrecognized arguments: --colour" in capsys.readouterr().err

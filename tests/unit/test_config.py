@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ import pytest
 from traitlets.config import Config
 
 from snowyspawner import ConfigError, SnowySpawner, set_config
+from snowyspawner.choices import PrefillError
+from snowyspawner.config import QuietRefusals
+from snowyspawner.errors import SessionError
+from snowyspawner.request import RequestError
 from snowyspawner.site import SiteError, share_dir
 from snowyspawner.spawner import ineffective_traits
+from snowyspawner.words import Words
 
 TEMPLATES = str(share_dir() / "templates")
 
@@ -133,3 +139,76 @@ def test_a_site_file_is_read(tmp_path: Path) -> None:
     c.SnowySpawner.site = str(file)
     with pytest.raises(SiteError, match="umask"):
         set_config(c)
+
+
+# -- the log -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> logging.Logger:
+    logger = logging.getLogger("test of refusals")
+    logger.filters[:] = [QuietRefusals()]
+    caplog.set_level(logging.INFO, logger.name)
+    return logger
+
+
+def refusal(reason: Any = "request") -> SessionError:
+    error = SessionError(Words("Nothing was started."), reason=reason, status_code=400)
+    error.__cause__ = RequestError({"cores": "too many"})
+    return error
+
+
+def raised(logger: logging.Logger, error: Exception, text: str, *args: Any) -> None:
+    try:
+        raise error
+    except Exception:
+        logger.exception(text, *args)
+
+
+def test_a_refused_choice_is_one_line(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    """As JupyterHub 6.1 logs it: four times, two of them with a traceback."""
+    error = refusal()
+    raised(log, error, "Exception applying user_options for %s", "ann:lab")
+    try:
+        raise error
+    except SessionError:
+        log.error(f"Not starting ann's server: {error}")
+    log.error(f"Error starting server ann: {error}")
+    raised(log, error, "Failed to spawn single-user server with form")
+    (record,) = caplog.records
+    assert record.getMessage() == "Refused a choice of ann:lab: cores: too many"
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+
+
+def test_the_next_refusal_is_the_next_line(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        raised(log, refusal(), "Exception applying user_options for %s", "ann")
+    assert len(caplog.records) == 3
+
+
+def test_a_link_that_fills_in_the_form_is_no_failure(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    raised(log, PrefillError(), "Failed to spawn single-user server with query arguments")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "error", [refusal("slurm"), refusal("launch"), RuntimeError("x"), KeyError("Refused")], ids=repr
+)
+def test_nothing_else_is_silenced(log: logging.Logger, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    raised(log, refusal(), "Exception applying user_options for %s", "ann")
+    raised(log, error, "Unhandled error of %s", "ann")
+    log.error("Something else")
+    log.info("Nothing was started, by the way")
+    kept = [(record.levelname, record.getMessage(), bool(record.exc_info)) for record in caplog.records[1:]]
+    assert kept == [
+        ("ERROR", "Unhandled error of ann", True),
+        ("ERROR", "Something else", False),
+        ("INFO", "Nothing was started, by the way", False),
+    ]
+
+
+def test_the_filter_is_set_once() -> None:
+    for _ in range(2):
+        set_config(Config())
+    filters = [item for item in logging.getLogger("JupyterHub").filters if isinstance(item, QuietRefusals)]
+    assert len(filters) == 1

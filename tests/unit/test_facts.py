@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,8 @@ from snowyspawner.request import RequestError, default_options, from_options
 from snowyspawner.site import Site
 from snowyspawner.slurm.client import SlurmError, parse_accounts
 from snowyspawner.slurm.facts import Facts
+from snowyspawner.slurm.nodes import PartitionFacts
+from snowyspawner.slurm.reservations import Reservation
 
 LOG = logging.getLogger("test")
 
@@ -20,6 +24,7 @@ class StandInClient:
         self.answers: dict[str, list[str]] = {}
         self.error: SlurmError | None = None
         self.asked: list[str] = []
+        self.looks = 0
         self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
 
@@ -30,6 +35,24 @@ class StandInClient:
         if self.error:
             raise self.error
         return self.answers.get(user, [])
+
+    async def partitions(self) -> dict[str, PartitionFacts]:
+        self.looks += 1
+        self.was_asked.set()
+        await self.may_answer.wait()
+        if self.error:
+            raise self.error
+        return {"core": PartitionFacts(free_cores=self.looks)}
+
+    async def waiting(self) -> dict[str, int]:
+        return {"core": 3}
+
+    async def reservations(self) -> list[Reservation]:
+        return []
+
+    async def may_read(self, image: str) -> bool | None:
+        self.asked.append(image)
+        return {"yes.sif": True, "no.sif": False}.get(image)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +121,75 @@ def test_who_cannot_use_the_default_project_has_their_own(snowy: Site) -> None:
     assert default_options(snowy, ["staff"])["account"] == "staff"
     assert default_options(snowy, ["staff", "g2021027"])["account"] == "g2021027"
     assert from_options({}, snowy, accounts=["staff"]).account == "staff"
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_waits_for_the_cluster_and_many_looks_are_one_question(
+    aeventually: Callable[..., Awaitable[Any]],
+) -> None:
+    client = StandInClient()
+    client.may_answer.clear()
+    facts = Facts(client, LOG)
+    for _ in range(5):
+        facts.look_soon()
+        assert facts.live is None
+        assert facts.age is None
+        await asyncio.sleep(0)
+    client.may_answer.set()
+    await aeventually(lambda: facts.live, "an answer")
+    assert facts.live is not None
+    assert facts.live.partitions["core"].free_cores == 1
+    assert facts.live.waiting == {"core": 3}
+    assert facts.age is not None
+    assert facts.age < 5
+    # It is good for a while, and nothing is asked when nobody looks.
+    facts.look_soon()
+    await asyncio.sleep(0.05)
+    assert client.looks == 1
+
+
+async def test_the_last_good_answer_stays_with_its_age(aeventually: Callable[..., Awaitable[Any]]) -> None:
+    client = StandInClient()
+    facts = Facts(client, LOG, live_for=0)
+    facts.look_soon()
+    await aeventually(lambda: facts.live, "an answer")
+    client.error = SlurmError("sinfo", 1, "Unable to contact slurm controller")
+    facts.look_soon()
+    await aeventually(lambda: facts.failing_since, "the failure")
+    since = facts.failing_since
+    facts.look_soon()
+    await aeventually(lambda: client.looks == 3, "another look")
+    assert facts.failing_since == since
+    assert facts.live is not None
+    assert facts.live.partitions["core"].free_cores == 1
+    client.error = None
+    facts.look_soon()
+    await aeventually(lambda: facts.failing_since is None, "Slurm back")
+    assert facts.live.partitions["core"].free_cores == 4
+
+
+async def test_a_person_s_projects_and_images_are_asked_for_in_passing(
+    aeventually: Callable[..., Awaitable[Any]],
+) -> None:
+    client = StandInClient()
+    client.answers["ann"] = ["g1"]
+    facts = Facts(client, LOG)
+    for _ in range(3):
+        facts.look_soon("ann", client.may_read, ["yes.sif", "no.sif", "elsewhere.sif"])
+    await aeventually(lambda: facts.known_accounts("ann"), "the projects")
+    await aeventually(lambda: facts.readable("ann", "no.sif") is not None, "the images")
+    assert [facts.readable("ann", name) for name in ("yes.sif", "no.sif", "elsewhere.sif")] == [True, False, None]
+    assert facts.readable("bob", "yes.sif") is None
+    assert client.asked.count("ann") == 1
+    facts.look_soon("bob", None, ["yes.sif"])
+    await aeventually(lambda: "bob" in client.asked, "bob's projects")
+    assert client.asked.count("yes.sif") == 1
+
+
+def test_without_an_event_loop_nothing_is_asked() -> None:
+    client = StandInClient()
+    facts = Facts(client, LOG)
+    facts.look_soon("ann", client.may_read, ["yes.sif"])
+    assert client.asked == []

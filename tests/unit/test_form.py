@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from snowyspawner.form import render
+from snowyspawner.form import Known, render
 from snowyspawner.request import FIELDS, form_values, from_form, from_options
+from snowyspawner.rules import rules_of
 from snowyspawner.site import Site
 
 HOSTILE = "</select></option><script>alert('x')</script>\"'>{{ 7*7 }}"
@@ -42,6 +45,8 @@ class Page(HTMLParser):
             self.options[self._select] = {}
         if tag == "option":
             self.options[self._select][given["value"]] = "selected" in given
+        if given.get("type") == "radio":
+            self.options.setdefault(given["name"], {})[given["value"]] = "checked" in given
         if tag not in VOID:
             self.open.append(tag)
             self.ids.append(given.get("id", ""))
@@ -55,8 +60,9 @@ class Page(HTMLParser):
         self.texts[key] = self.texts.get(key, "") + data
 
     def field(self, name: str) -> dict[str, str]:
+        """Return the field itself, or the group of its choices."""
         (found,) = (given for _, given in self.tags if given.get("id") == f"snowy-{name}")
-        assert found["name"] == name
+        assert name in (found.get("name"), found.get("data-field"))
         return found
 
     def posted(self) -> dict[str, list[str]]:
@@ -65,9 +71,20 @@ class Page(HTMLParser):
         for tag, given in self.tags:
             if tag == "select":
                 form[given["name"]] = [value for value, selected in self.options[given["name"]].items() if selected]
-            elif tag == "input" and (given.get("type") != "checkbox" or "checked" in given):
-                form.setdefault(given["name"], []).append(given["value"])
+            elif (
+                tag == "input"
+                and "name" in given
+                and (given.get("type") not in ("checkbox", "radio") or "checked" in given)
+            ):
+                form.setdefault(given["name"], []).append(given.get("value", ""))
         return form
+
+    def scripts(self) -> int:
+        return sum(tag == "script" for tag, _ in self.tags)
+
+
+# The page's own: a line that says there is JavaScript, the script, and its data.
+SCRIPTS = 3
 
 
 def values_of(site: Site, **changes: str) -> dict[str, str]:
@@ -81,14 +98,15 @@ def page(site: Site, errors: dict[str, str] | None = None, **changes: str) -> Pa
 def test_every_field_is_there_with_a_label(variant: Callable[..., Site]) -> None:
     shown = page(variant(memory_free=True))
     labels = [given["for"] for tag, given in shown.tags if tag == "label"]
+    for tag, given in shown.tags:
+        if tag in ("input", "select") and given.get("type") != "hidden":
+            assert labels.count(given["id"]) == 1, given
     for field in FIELDS:
         shown.field(field)
-        assert labels.count(f"snowy-{field}") == 1
 
 
 def test_memory_is_asked_for_only_where_the_site_allows(snowy: Site) -> None:
-    names = {given["name"] for tag, given in page(snowy).tags if tag in ("input", "select")}
-    assert names == set(FIELDS) - {"memory"}
+    assert from_form(page(snowy).posted()).keys() == set(FIELDS) - {"memory"} | {"line"}
 
 
 def test_a_site_without_gpus_asks_for_none(variant: Callable[..., Site]) -> None:
@@ -107,7 +125,7 @@ def test_ids_are_unique(variant: Callable[..., Site]) -> None:
     assert len(ids) == len(set(ids))
     # What describes a field exists.
     for _, given in shown.tags:
-        assert set(given.get("aria-describedby", "").split()) <= set(ids)
+        assert set(given.get("aria-describedby", "").split()) <= set(ids), given
 
 
 def test_a_form_that_nobody_touched_asks_for_the_defaults(snowy: Site) -> None:
@@ -163,28 +181,28 @@ def test_an_error_stands_at_its_field(snowy: Site, field: str) -> None:
     assert f"snowy-{field}-error" in given["aria-describedby"].split()
     assert shown.texts[f"snowy-{field}-error"].strip() == "is <wrong>"
     # Nobody else is at fault.
-    assert [other["name"] for _, other in shown.tags if "aria-invalid" in other] == [field]
+    assert [other.get("name") or other["data-field"] for _, other in shown.tags if "aria-invalid" in other] == [field]
     assert any(given.get("href") == f"#snowy-{field}" for tag, given in shown.tags if tag == "a")
 
 
 def test_without_errors_nothing_looks_wrong(snowy: Site) -> None:
     html = render(snowy, values_of(snowy), {})
     assert "aria-invalid" not in html
-    assert "is-invalid" not in html
-    assert "alert" not in html
+    assert 'id="snowy-errors"' not in html
+    assert "snowy-error" not in html
 
 
 def test_an_error_of_a_field_that_does_not_exist_is_shown_all_the_same(snowy: Site) -> None:
     shown = page(snowy, {HOSTILE: "there is no such field"})
     assert HOSTILE in shown.texts["snowy-errors"]
     assert "there is no such field" in shown.texts["snowy-errors"]
-    assert all(tag != "script" for tag, _ in shown.tags)
+    assert shown.scripts() == SCRIPTS
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field not in ("memory", "email_on_start")])
 def test_what_a_person_typed_is_escaped(snowy: Site, field: str) -> None:
     shown = page(snowy, {field: HOSTILE}, **{field: HOSTILE})
-    assert all(tag != "script" for tag, _ in shown.tags)
+    assert shown.scripts() == SCRIPTS
     assert shown.posted()[field] == [HOSTILE]
     assert shown.texts[f"snowy-{field}-error"].strip() == HOSTILE
 
@@ -200,6 +218,66 @@ def test_what_the_site_says_is_escaped(variant: Callable[..., Site]) -> None:
         presets={"gpu": said},
     )
     shown = page(site)
-    assert all(tag != "script" for tag, _ in shown.tags)
+    assert shown.scripts() == SCRIPTS
     assert shown.posted() == page(variant()).posted()
     assert HOSTILE in "".join(shown.texts.values())
+
+
+def test_what_slurm_and_a_person_said_is_escaped(snowy: Site) -> None:
+    known = Known(
+        accounts=[HOSTILE, "g2021027"],
+        facts={"core": {"free_cores": HOSTILE, "state": HOSTILE, "free_gpus": {HOSTILE: 1}}},
+        reservations=[{"name": HOSTILE, "sentence": HOSTILE}],
+        own_presets={HOSTILE: values_of(snowy)},
+        remembered=[HOSTILE],
+        slurm_note=HOSTILE,
+        server_name=HOSTILE,
+        user_name=HOSTILE,
+        answer={"title": HOSTILE, "sentences": [HOSTILE], "argv": [HOSTILE], "script": HOSTILE},
+    )
+    html = render(snowy, values_of(snowy), {}, known=known)
+    shown = Page(html)
+    assert shown.scripts() == SCRIPTS
+    assert "<script>alert" not in html
+    assert HOSTILE in shown.texts["snowy-slurm"]
+    data = json.loads(shown.texts["snowy-data"])
+    assert data["own_presets"][HOSTILE]["cores"] == "4"
+    assert data["facts"]["core"]["state"] == HOSTILE
+
+
+def test_the_page_gets_what_the_server_goes_by(snowy: Site) -> None:
+    known = Known(
+        accounts=["staff"], facts={"core": {"free_cores": 3}}, facts_age=4.0, server_name="two", user_name="ann"
+    )
+    data = json.loads(Page(render(snowy, values_of(snowy), {}, known=known)).texts["snowy-data"])
+    assert data["rules"] == rules_of(snowy)
+    assert data["defaults"] == form_values(snowy, ["staff"])
+    assert data["presets"]["mkl"] == {
+        **form_values(snowy, ["staff"]),
+        "environment": "tf-mkl",
+        "partition": "devcore",
+        "gpu": "none",
+    }
+    assert (data["facts"], data["facts_age"]) == ({"core": {"free_cores": 3}}, 4.0)
+    assert data["urls"]["check"] == "/hub/snowy/check?user=ann&server=two"
+    assert (data["time_zone"], data["memory_per_core"], data["memory_free"]) == ("Europe/Stockholm", 8000, False)
+
+
+def test_the_site_s_own_words_are_those_a_request_would_use(variant: Callable[..., Site]) -> None:
+    site = variant(defaults={"time": "59", "gpu": "t4"}, presets={"mkl": {"choices": {"time": "30", "gpu": "none"}}})
+    assert form_values(site) == from_options({}, site).options(site)
+    data = json.loads(Page(render(site, form_values(site), {})).texts["snowy-data"])
+    assert data["presets"]["gpu"] == form_values(site)
+    assert data["presets"]["mkl"]["time"] == "0:30:00"
+
+
+def test_a_remark_is_no_error(snowy: Site) -> None:
+    shown = page(snowy, environment="tf-mkl")
+    assert "tf-mkl makes no use of a GPU" in shown.texts["snowy-gpu-remark"]
+    assert not any("aria-invalid" in given for _, given in shown.tags)
+
+
+def test_static_files_are_asked_for_by_their_content(snowy: Site) -> None:
+    html = render(snowy, values_of(snowy), {}, known=Known(base_url="/base/hub/"))
+    assert re.search(r'href="/base/hub/snowy/static/snowy\.css\?v=[0-9a-f]{16}"', html)
+    assert re.search(r'src="/base/hub/snowy/static/snowy-form\.js\?v=[0-9a-f]{16}"', html)

@@ -33,7 +33,6 @@ from snowyspawner.slurm.client import (
     parse_squeue,
 )
 from snowyspawner.slurm.nodes import (
-    PENDING_FORMAT,
     SINFO_FORMAT,
     parse_gres,
     parse_nodes,
@@ -484,10 +483,20 @@ async def test_a_job_that_is_gone_is_cancelled(
 
 # Every option that we pass to Slurm's commands: all are in 20.02, 22.05, 23.11 and 25.05, with the same meaning. Where
 # they are found: the long options of src/common/slurm_opt.c (sbatch), src/scancel/opt.c, src/squeue/opts.c,
-# src/sinfo/opts.c, src/sacct/options.c, src/sacctmgr/sacctmgr.c.
+# src/sinfo/opts.c, src/scontrol/scontrol.c, src/sacct/options.c, src/sacctmgr/sacctmgr.c.
 OPTIONS = {
     "sbatch": {
-        *("--parsable", "-M", "--job-name", "--account", "--time", "--partition", "--constraint", "--nodes"),
+        *(
+            "--parsable",
+            "--test-only",
+            "-M",
+            "--job-name",
+            "--account",
+            "--time",
+            "--partition",
+            "--constraint",
+            "--nodes",
+        ),
         *("--ntasks", "--cpus-per-task", "--mem", "--gres", "--reservation", "--begin", "--mail-type"),
         *("--no-requeue", "--chdir", "--output", "--export", "--signal"),
         "--gpus",  # documented since 19.05
@@ -496,7 +505,8 @@ OPTIONS = {
     # --batch: the batch script alone; --full: the batch script and its children, too.
     "scancel": {"-M", "--signal", "--batch", "--full"},
     "squeue": {"-M", "-h", "--states", "-j", "-o", "--name", "-u", "-p", "-a"},
-    "sinfo": {"-h", "-a", "-N", "-O"},
+    "sinfo": {"-M", "-h", "-a", "-N", "-O"},
+    "scontrol": {"-M", "-o"},
     "sacct": {"-M", "-X", "-n", "-P", "-j", "-o"},
     "sacctmgr": {"-n", "-P"},
 }
@@ -514,10 +524,10 @@ class _Recorder(SlurmClient):
         self.argv: dict[str, set[str]] = {}
         self.env: list[dict[str, str]] = []
 
-    async def _run(self, command: str, args: Any, env: Any, *rest: Any, **more: Any) -> str:
+    async def _answer(self, command: str, args: Any, env: Any, *rest: Any, **more: Any) -> tuple[str, str]:
         self.argv.setdefault(command, set()).update(_options(list(args)))
         self.env.append(dict(env))
-        return "17\n"
+        return "17\n", ""
 
 
 async def test_every_option_of_ours_is_in_every_version() -> None:
@@ -530,11 +540,16 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.ends(["17"])
     await client.jobs_in("core", "you")
     await client.accounts("you")
+    await client.would_start("x", [], {})
+    await client.partitions()
+    await client.waiting()
+    await client.reservations()
     # A method that is new has to be called here, too.
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
-    assert public == {"submit", "cancel", "queue", "find", "ends", "jobs_in", "accounts"}
-    client.argv["sinfo"] = set(_options(list(SINFO_FORMAT)))
-    client.argv["squeue"] |= set(_options(list(PENDING_FORMAT)))
+    assert public == {
+        *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
+        *("partitions", "waiting", "reservations"),
+    }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
     assert set(client.argv) == set(OPTIONS)

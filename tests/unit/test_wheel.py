@@ -25,7 +25,8 @@ assert pathlib.Path(snowyspawner.__file__).resolve().is_relative_to(here), snowy
 assert share_dir() == here / "share" / "snowyspawner", share_dir()
 snowy = site.load("snowy")
 default = request.from_options({}, snowy)
-assert "<select" in form.render(snowy, default.options(snowy), {})
+assert 'name="environment"' in form.render(snowy, default.options(snowy), {})
+assert "missing" not in form.static_url("/hub/", "snowy.css")
 print(script.build(snowy, default, script.Target("n", "/home/you", "http://h/", 1)))
 """
 
@@ -60,7 +61,7 @@ def test_an_installed_wheel_has_its_sites_templates_and_launcher(tmp_path: Path)
         for path in (home / "share" / "snowyspawner").rglob("*")
         if path.is_file()
     }
-    for part in ("templates", "sites", "deploy", "labextension"):
+    for part in ("templates", "sites", "deploy", "labextension", "static"):
         there = {path.relative_to(CHECKOUT / "share") for path in (CHECKOUT / "share" / part).iterdir()}
         assert there <= installed
         assert there

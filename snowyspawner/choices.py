@@ -1,0 +1,327 @@
+"""One person's choices: what the form shows, what was typed into it, what is kept from one time to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import estimate, request, script, summary, words
+from .errors import SessionError
+from .form import Known, render
+from .job import job_name
+from .own import Own, load_own, offered
+from .reader import ReadError, shared_reader
+from .site import Site
+from .slurm.client import SlurmError, prefix_for
+from .slurm.facts import Facts
+
+_ALTERNATIVES = 3
+# So long may a button's answer wait for accounting, in seconds.
+_MOMENT = 2.0
+
+
+@dataclass
+class Typed:
+    """What came in with this HTTP request, for the form that goes out with its answer."""
+
+    values: Mapping[str, str]
+    errors: dict[str, str] = field(default_factory=dict)
+    server_name: str = ""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: JupyterHub renders the form again with the default server's spawner even when a named one was asked for, so what
+#: was typed cannot be kept in the spawner.
+typed: ContextVar[Typed | None] = ContextVar("snowyspawner_typed", default=None)
+
+
+class PrefillError(Exception):
+    """A link with choices: the form is to be shown with them. Nothing is wrong and nothing starts."""
+
+    jupyterhub_message = ""
+
+
+def mark(errors: Mapping[str, str]) -> bool:
+    """Put *errors* at their fields, if it was a form; tell whether it was, as it then comes back with them."""
+    sent = typed.get()
+    if sent is not None:
+        sent.errors.update(errors)
+    return sent is not None
+
+
+class Choices:
+    """The form of one server. *spawner* is JupyterHub's; `form` reads memory only, Slurm is never waited for."""
+
+    def __init__(self, spawner: Any) -> None:
+        self.spawner = spawner
+        self.stored = Own()  # the default server's is the person's; see `own`
+
+    # -- what is known -----------------------------------------------------------------------------------------
+
+    @property
+    def site(self) -> Site:
+        """The cluster."""
+        site: Site = self.spawner.life.site
+        return site
+
+    @property
+    def facts(self) -> Facts:
+        """What Slurm says of people and partitions."""
+        facts: Facts = self.spawner.life.facts
+        return facts
+
+    def accounts(self) -> list[str] | None:
+        """Return the person's projects as far as they are known."""
+        return self.facts.known_accounts(self.spawner.user.name) if self.site.accounts.discover else None
+
+    async def asked_accounts(self) -> list[str] | None:
+        """Return the person's projects; if Slurm takes longer than a moment, as far as they are known."""
+        if not self.site.accounts.discover:
+            return None
+        try:
+            return await asyncio.wait_for(self.facts.accounts(self.spawner.user.name), _MOMENT)
+        except (TimeoutError, asyncio.TimeoutError):
+            return self.accounts()
+
+    def look_soon(self) -> None:
+        """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
+        name = self.spawner.user.name if self.site.accounts.discover else ""
+        images = [key for key, image in self.site.images.items() if image.runtime != "none"]
+        self.facts.look_soon(name, self.may_read, images)
+
+    async def may_read(self, image: str) -> bool | None:
+        """Ask whether the person may read the *image* of the Site; None where the hub's host cannot tell."""
+        life = self.spawner.life
+        try:
+            found = await shared_reader(self.site).image(image, life.known_account or await life.account())
+        except (ReadError, SessionError):
+            return None
+        return {"readable": True, "forbidden": False}.get(found)
+
+    def live(self) -> dict[str, Any]:
+        """Return what is known of the cluster now: facts by partition, their age, what to say when Slurm is away."""
+        return {"facts": self.partition_facts(), "facts_age": self.facts.age, "slurm_note": self.slurm_note()}
+
+    def partition_facts(self) -> dict[str, dict[str, Any]]:
+        """Return what is free where, by the Site's names; a partition of which nothing is known is missing."""
+        live = self.facts.live
+        if live is None:
+            return {}
+        found = {}
+        for key, partition in self.site.partitions.items():
+            name = self.site.slurm_partition(key)
+            facts = live.partitions.get(name)
+            # Several entries may be parts of one partition, told apart by a constraint: sinfo sums up the whole.
+            if facts is None or partition.constraint:
+                continue
+            found[key] = {
+                "free_cores": facts.free_cores,
+                "total_cores": facts.total_cores,
+                "free_gpus": {gpu: facts.free_gpus.get(gpu, facts.free_gpus.get("", 0)) for gpu in partition.gpus},
+                "largest_block": facts.largest_block,
+                "waiting": live.waiting.get(name, 0),
+                "state": facts.state,
+            }
+        return found
+
+    def slurm_note(self) -> str:
+        """Say that Slurm is away, if it is, and how old that makes what is shown."""
+        since, age = self.facts.failing_since, self.facts.age
+        if since is None:
+            return ""
+        shown = "Free cores are not known" if age is None else f"What is shown as free is {_say_age(age)} old"
+        return f"Slurm is not answering since {summary.say_moment(since, self.site)}. {shown}."
+
+    def reservations(self, accounts: Sequence[str]) -> list[dict[str, str]]:
+        """Return the active reservations that this person may use."""
+        live = self.facts.live
+        mine = [
+            item for item in (live.reservations if live else ()) if item.usable_by(self.spawner.user.name, accounts)
+        ]
+        return [
+            {"name": item.name, "sentence": f"until {summary.say_moment(item.end, self.site)}" if item.end else ""}
+            for item in mine
+        ]
+
+    def what(self) -> str:
+        """Say in a few words what this server's session is."""
+        job = self.spawner.life.job
+        if job is None:
+            return ""
+        cores = job.request.get("cores", 0)
+        parts = [f"{cores} core{'s' if cores != 1 else ''}", job.request.get("environment", "")]
+        return ", ".join([*parts, *([f"node {job.node}"] if job.node else [])])
+
+    # -- the form ----------------------------------------------------------------------------------------------
+
+    def form(self) -> str:
+        """Return the form's HTML, with what this HTTP request brought, or else the last choice."""
+        self.look_soon()
+        accounts = self.accounts()
+        values = request.form_values(self.site, accounts)
+        sent = typed.get()
+        remembered: list[str] = []
+        if sent is None:
+            last = self.own.last or self.spawner.life.last_request
+            kept, remembered = offered(last, self.site, accounts) if last else ({}, [])
+            sent = Typed(kept, server_name=self.spawner.name)
+        values.update({name: text for name, text in sent.values.items() if name in values})
+        return render(self.site, values, sent.errors, known=self.known(sent, accounts or (), remembered))
+
+    def known(self, sent: Typed, accounts: Sequence[str], remembered: Sequence[str]) -> Known:
+        """Return all that the form shows beside the values."""
+        return Known(
+            accounts=accounts,
+            facts=self.partition_facts(),
+            facts_age=self.facts.age,
+            slurm_note=self.slurm_note(),
+            reservations=self.reservations(accounts),
+            readable={
+                key: readable
+                for key in self.site.images
+                if (readable := self.facts.readable(self.spawner.user.name, key)) is not None
+            },
+            own_presets=self.own.presets,
+            remembered=remembered,
+            server_name=sent.server_name,
+            user_name=self.spawner.user.name,
+            base_url=self.spawner.hub.base_url,
+            answer=sent.answer,
+        )
+
+    def prefill(self, options: Mapping[str, str], server_name: str, answer: Mapping[str, Any] | None = None) -> None:
+        """Let the form of this HTTP request show *options*, and say what of them is not possible."""
+        found = request.review(options, self.site, accounts=self.accounts())
+        typed.set(Typed(summary.as_shown(options, found), found.errors, server_name, answer or {}))
+
+    # -- what is kept ------------------------------------------------------------------------------------------
+
+    @property
+    def own(self) -> Own:
+        """What is kept of this person."""
+        stored: Own = self.spawner.user.spawner.choices.stored
+        return stored
+
+    def keep(self, own: Own) -> None:
+        """Store *own* at once, in the state of the person's default server."""
+        default = self.spawner.user.spawner
+        default.choices.stored = own
+        default.store()
+
+    def remember(self, choice: request.SessionRequest) -> None:
+        """Note the last accepted choice."""
+        self.keep(self.own.with_last(choice.options(self.site)))
+
+    def load(self, stored: Any) -> None:
+        """Take up what an earlier hub stored."""
+        self.stored = load_own(stored)
+
+    # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
+
+    async def job_script(self, choice: request.SessionRequest) -> tuple[list[str], str]:
+        """Return the command that would be run and the script it would read; only the job's name is made up.
+
+        Raises `SessionError` when there is no such script.
+        """
+        return self.spawner.life.watcher.client.submit_command(), script.build(self.site, choice, await self._target())
+
+    async def command(self, choice: request.SessionRequest) -> list[str]:
+        """Return the choice as one sbatch command, for people to read; the hub sends the same as a script."""
+        cluster = ["-M", self.site.cluster] if self.site.cluster else []
+        return ["sbatch", *cluster, *script.sbatch_options(self.site, choice, await self._target())]
+
+    async def _target(self) -> script.Target:
+        life = self.spawner.life
+        account = life.known_account or await life.account()
+        target: script.Target = self.spawner.target(job_name(self.spawner.name, "0" * 8), account)
+        return target
+
+    # -- when would it start -----------------------------------------------------------------------------------
+
+    async def when(self, choice: request.SessionRequest) -> dict[str, Any]:
+        """Say when Slurm expects this very choice to start, and what would start sooner.
+
+        Raises `estimate.TooOftenError`, `SessionError`.
+        """
+        try:
+            await self.spawner.life.check_room(choice, self.spawner.user.name)
+        except request.RequestError as error:
+            return {"sentence": f"Not now: {'; '.join(error.errors.values())}.", "start": None, "errors": error.errors}
+        answer, now = await self._ask(choice), time.time()
+        if answer.refused:
+            at_fault = {answer.refused.field: str(answer.refused)} if answer.refused.field else {}
+            sentence = f"{answer.refused} (Slurm says: {answer.detail})"
+            return {"sentence": sentence, "start": None, "errors": at_fault, "sooner": None}
+        if answer.start is None:
+            sentence = "Slurm would take this, but does not say when it would start."
+            return {"sentence": sentence, "start": None, "errors": {}, "sooner": None}
+        wait = estimate.say_wait(answer.start, now)
+        sentence = "Slurm expects this to start now."
+        if wait != "now":
+            sentence = f"Slurm expects this to start {wait}, {summary.say_moment(answer.start, self.site)}."
+            sentence += " That is a guess: jobs that end early or come before yours change it."
+        late = answer.start - max(now, choice.begin or 0) > estimate.NOW
+        sooner = await self._sooner(choice, answer.start) if late else None
+        return {"sentence": sentence, "start": answer.start, "errors": {}, "sooner": sooner}
+
+    async def _ask(self, choice: request.SessionRequest) -> estimate.Answer:
+        _, text = await self.job_script(choice)
+        life = self.spawner.life
+        account = await life.account()
+        env = script.environment(account, "")
+        # Nothing starts, so there is no secret; and the rest is what the job would inherit.
+        del env["SNOWYSPAWNER_SECRET"]
+        try:
+            prefix = prefix_for(account, env)
+        except SlurmError as error:
+            raise SessionError(words.refusal(error.stderr), reason="slurm", detail=error.stderr) from None
+        asker = estimate.shared_estimator(life.watcher.client)
+        return await asker.ask(self.spawner.user.name, text, prefix, env)
+
+    async def _sooner(self, choice: request.SessionRequest, start: int) -> dict[str, Any] | None:
+        """Try a few other ways to have nearly the same; return the one that starts first, if any does sooner."""
+        best: tuple[int, dict[str, str]] | None = None
+        options = choice.options(self.site)
+        for tried, other in enumerate(self.alternatives(choice)):
+            if tried == _ALTERNATIVES:
+                break
+            try:
+                await self.spawner.life.check_room(other, self.spawner.user.name)
+                answer = await self._ask(other)
+            except request.RequestError:
+                continue
+            except estimate.TooOftenError:
+                break
+            if answer.good and answer.start and answer.start < (best[0] if best else start) - estimate.NOW:
+                changed = other.options(self.site)
+                best = answer.start, {name: changed[name] for name in changed if changed[name] != options[name]}
+        if best is None:
+            return None
+        what = " and ".join(f"{name} {text or 'as usual'}" for name, text in best[1].items())
+        sentence = f"With {what} it would start {estimate.say_wait(best[0], time.time())}."
+        return {"sentence": sentence, "start": best[0], "values": best[1]}
+
+    def alternatives(self, choice: request.SessionRequest) -> Iterator[request.SessionRequest]:
+        """Yield what is nearly the same and possible: in another partition, then as the presets have it."""
+        options = choice.options(self.site)
+        ways = [{"partition": key} for key in self.site.partitions]
+        for preset in self.site.presets.values():
+            given = preset.choices.model_dump(exclude_none=True)
+            ways.append({name: str(given[name]) for name in ("environment", "partition", "gpu") if name in given})
+        seen = [choice]
+        whole = self.site.partitions[choice.partition].whole_node
+        for way in ways:
+            other = request.review({**options, **way}, self.site, accounts=self.accounts()).request
+            # A whole node is sooner only for who is ready to pay for it.
+            if other and other not in seen and (whole or not self.site.partitions[other.partition].whole_node):
+                seen.append(other)
+                yield other
+
+
+def _say_age(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return "less than a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes != 1 else ''}"

@@ -1,0 +1,193 @@
+"""The form while Slurm is away, answers nonsense, or many people ask at once: a hub of its own, on real Slurm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from ..hubs import ROOT, Hub, until
+from ..people import Form
+from .test_form_server import CPU, Visitor
+
+pytestmark = pytest.mark.cluster
+
+HOSTILE = "</script><script>alert(1)</script>'\"{{7*7}}😀"
+
+# Each of Slurm's commands, with a switch: away (as a controller that does not answer), or answering what a file says.
+SWITCH = """#!/bin/sh
+if [ -e '{directory}/away' ]; then sleep 25; echo 'Unable to contact slurm controller' >&2; exit 1; fi
+if [ -e '{directory}/{name}.sh' ]; then . '{directory}/{name}.sh'; fi
+exec '{real}' "$@"
+"""
+
+
+class SwitchedHub(Hub):
+    """A hub whose Slurm commands can be switched."""
+
+    def command(self) -> list[str]:
+        path = f"{self.directory}/bin:{os.environ['PATH']}"
+        return ["env", f"PATH={path}", sys.executable, "-m", "jupyterhub", "-f", str(self.config)]
+
+
+@pytest.fixture
+async def alone(cluster: Any) -> AsyncIterator[Hub]:
+    directory: Path = cluster.state / "form-hub"
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "bin").mkdir(parents=True)
+    for name in ("sinfo", "squeue", "scontrol", "sacctmgr", "sbatch"):
+        program = directory / "bin" / name
+        real = shutil.which(name, path=cluster.env.get("PATH"))
+        program.write_text(SWITCH.format(directory=directory, name=name, real=real))
+        program.chmod(0o755)
+    site = {
+        "extends": str(cluster.state / "site.yaml"),
+        "environments": {"tf-mkl": {"description": HOSTILE}},
+        "partitions": {"core": {"display_name": HOSTILE}},
+    }
+    (directory / "default.yaml").write_text(yaml.safe_dump(site))
+    hub = SwitchedHub(cluster, directory, ROOT / "tests" / "form_hub_config.py")
+    await hub.start()
+    yield hub
+    (directory / "away").unlink(missing_ok=True)
+    await hub.stop()
+
+
+class Guest(Visitor):
+    """Somebody without an account on this machine."""
+
+    async def __aenter__(self) -> Guest:
+        self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        async with self.session.get(f"{self.hub.url}/hub/login") as answer:
+            values = Form(await answer.text()).values
+        data = {**values, "username": self.name, "password": self.hub.token}
+        async with self.session.post(f"{self.hub.url}/hub/login", data=data) as answer:
+            assert answer.status == 200, await answer.text()
+        return self
+
+    async def timed(self, path: str) -> tuple[float, str]:
+        started = time.perf_counter()
+        async with self.session.get(self.hub.url + path) as answer:
+            text = await answer.text()
+            assert answer.status == 200
+            assert str(answer.url).endswith(path)
+        return time.perf_counter() - started, text
+
+
+async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub) -> None:
+    """At the very first visit there is nothing to show but the Site's own; later, what was known last."""
+    away = alone.directory / "away"
+    away.touch()
+    async with Guest(alone, "ann") as ann:
+        for _ in range(3):
+            seconds, page = await ann.timed("/hub/spawn/ann")
+            assert seconds < 0.3
+            assert "tf-mkl" in Form(page).values.get("environment", "") + page
+
+        async def said() -> Any:
+            seconds, page = await ann.timed("/hub/spawn/ann")
+            assert seconds < 0.3
+            return re.search(r"Slurm is not answering since \w+ \d+ \w+ \d\d:\d\d \(Europe/Stockholm\)", page)
+
+        await until(said, 40, "the note", every=2)
+        _, page = await ann.timed("/hub/spawn/ann")
+        assert "Free cores are not known" in page
+        # A button is answered, too: with what is known.
+        started = time.perf_counter()
+        status, answer = await ann.ask("check", CPU)
+        assert (status, answer["errors"], answer["accounts"]) == (200, {}, None)
+        assert time.perf_counter() - started < 3
+        away.unlink()
+
+        async def well() -> Any:
+            _, page = await ann.timed("/hub/spawn/ann")
+            return "Slurm is not answering" not in page
+
+        await until(well, 90, "the form without the note", every=2)
+        _, answer = await ann.ask("check", CPU)
+        assert answer["facts"]["core"]["total_cores"] > 0
+        away.touch()
+        await until(said, 90, "the note again", every=2)
+        _, answer = await ann.ask("check", CPU)
+        assert answer["facts"]["core"]["total_cores"] > 0
+        assert "What is shown as free is" in answer["slurm_note"]
+
+
+async def test_hostile_text_of_slurm_is_text(alone: Hub) -> None:
+    quoted = HOSTILE.replace("'", "'\"'\"'")
+    flat = quoted.replace(" ", "")
+    for name, text in {
+        "sacctmgr": f"printf '%s\\n' g2021027 '{quoted}'; exit 0",
+        "scontrol": f"printf '%s\\n' 'ReservationName={flat} State=ACTIVE Users=ann EndTime=4000000000'; exit 0",
+        "sbatch": f"printf '%s\\n' '{quoted}' >&2; exit 1",
+        "squeue": f"printf '%s\\n' '{quoted}|{quoted}'; exit 0",
+    }.items():
+        (alone.directory / f"{name}.sh").write_text(text)
+    async with Guest(alone, "ann") as ann:
+
+        async def shown() -> Any:
+            _, page = await ann.timed("/hub/spawn/ann")
+            return page if unescape(page).count(HOSTILE) >= 4 else None
+
+        page = await until(shown, 20, "the hostile texts")
+        assert "<script>alert" not in page
+        assert "49" not in Form(page).values.values()
+        _, answer = await ann.ask("check", {**CPU, "account": HOSTILE})
+        assert "account" in answer["errors"]
+
+
+@pytest.mark.slow
+async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None:
+    """For one, at most twice the time; for 20 at once, at least half of the throughput. Each sees their own only."""
+    (alone.directory / "sacctmgr.sh").write_text(
+        'for word; do case $word in user=*) echo "g99999${word#user=person}";; esac; done; exit 0'
+    )
+    names = [f"person{number:02}" for number in range(20)]
+    guests = [Guest(alone, name) for name in names]
+    for guest in guests:
+        await guest.__aenter__()
+        await guest.ask("preset", {"name": f"preset of {guest.name}", **CPU, "account": ""})
+        await guest.timed(f"/hub/spawn/{guest.name}")
+    try:
+        times: dict[str, list[float]] = {"home": [], "form": []}
+        for _ in range(40):
+            for what, path in (("home", "/hub/home"), ("form", f"/hub/spawn/{names[0]}")):
+                times[what].append((await guests[0].timed(path))[0])
+        home, form = (statistics.median(times[what]) for what in ("home", "form"))
+        print(f"one: home {home * 1000:.1f} ms, form {form * 1000:.1f} ms, {form / home:.2f} x")
+
+        async def all_at_once(form: bool) -> float:
+            started = time.perf_counter()
+            pages = await asyncio.gather(
+                *(guest.timed(f"/hub/spawn/{guest.name}" if form else "/hub/home") for guest in guests)
+            )
+            seconds = time.perf_counter() - started
+            for guest, (_, page) in zip(guests, pages, strict=True):
+                if form:
+                    assert set(re.findall(r"g99999(\d\d)", page)) == {guest.name[-2:]}
+                    assert set(re.findall(r"preset of (person\d\d)", page)) == {guest.name}
+            return len(guests) / seconds
+
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        for _ in range(10):
+            for which in (False, True):
+                rates[which].append(await all_at_once(which))
+        home_rate, form_rate = statistics.median(rates[False]), statistics.median(rates[True])
+        print(f"20 at once: home {home_rate:.0f}/s, form {form_rate:.0f}/s, {form_rate / home_rate:.2f}")
+        assert form <= 2 * home
+        assert form_rate >= 0.5 * home_rate
+    finally:
+        for guest in guests:
+            await guest.session.close()

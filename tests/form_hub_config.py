@@ -1,0 +1,11 @@
+"""A hub for as many people as a test wants, who need no account here; its Slurm can be told to be away."""
+
+import os
+from pathlib import Path
+
+c = get_config()  # noqa: F821  JupyterHub defines it
+load_subconfig(str(Path(__file__).resolve().parent / "failing_hub_config.py"))  # noqa: F821
+
+c.JupyterHub.authenticator_class = "dummy"
+c.DummyAuthenticator.password = os.environ["SNOWYSPAWNER_TEST_TOKEN"]
+c.Authenticator.allow_all = True
