@@ -152,7 +152,7 @@ async def test_hostile_text_of_slurm_is_text(alone: Hub) -> None:
 async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None:
     """For one, at most twice the time; for 20 at once, at least half of the throughput. Each sees their own only."""
     (alone.directory / "sacctmgr.sh").write_text(
-        'for word; do case $word in user=*) echo "g99999${word#user=person}";; esac; done; exit 0'
+        'for word; do case $word in person*) echo "g99999${word#person}|";; esac; done; exit 0'
     )
     names = [f"person{number:02}" for number in range(20)]
     guests = [Guest(alone, name) for name in names]

@@ -36,7 +36,7 @@ def drawn(site: Site, count: int) -> list[dict[str, str]]:
             "cores": str(dice.choice(CORES)),
             "gpu": dice.choice(["none", "t4:1", "t4:1", "t4:2"]),
             "time": format_duration(dice.choice(TIMES)),
-            "account": dice.choice(["g2021027", "g2021027", "g2021027", "g2020014"]),
+            "account": dice.choice(["g2021027", "g2021027", "g2020014", "g2019001"]),
         }
         for _ in range(count)
     ]

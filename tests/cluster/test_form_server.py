@@ -74,10 +74,10 @@ async def test_check_says_what_a_choice_costs_and_how_it_is_read(hub: Hub, users
         assert {"--ntasks=4", "--gres=gpu:t4:1", "--time=0:59:00"} <= set(answer["argv"])
         assert answer["link"].startswith("/hub/snowy?opt-environment=tf-mkl&")
         _, answer = await visitor.ask(
-            "check", {**CPU, "partition": "devcore", "time": "2:00:00", "account": "g2020014"}
+            "check", {**CPU, "partition": "devcore", "time": "2:00:00", "account": "g2019001"}
         )
         assert answer["errors"]["time"].startswith("2 hours is too long for devcore: at most 1 hour, or choose core")
-        assert answer["errors"]["account"] == "'g2020014' is not one of your projects: choose g2021027"
+        assert answer["errors"]["account"] == "'g2019001' is not one of your projects: choose g2021027 or g2020014"
         assert answer["cost"] == ""
         assert answer["said"]["time"] == "2 hours"
 
@@ -416,7 +416,7 @@ async def test_a_link_survives_signing_in(hub: Hub, users: list[str], cluster: A
 async def test_a_link_names_what_is_unknown_or_forbidden(hub: Hub, users: list[str]) -> None:
     async with Visitor(hub, users[1]) as visitor:
         await known(visitor)
-        link = "/hub/snowy?opt-cores=17&opt-colour=red&cores=3&opt-account=g2020014&opt-environment=%3Ci%3E"
+        link = "/hub/snowy?opt-cores=17&opt-colour=red&cores=3&opt-account=g2019001&opt-environment=%3Ci%3E"
         status, page, _ = await visitor.get(link)
         assert status == 200
         text = unescape(page)
@@ -424,7 +424,7 @@ async def test_a_link_names_what_is_unknown_or_forbidden(hub: Hub, users: list[s
             "a node of core has 16: ask for 16 or fewer",
             "there is no such field",
             "is not read: a choice is written opt-cores",
-            "'g2020014' is not one of your projects",
+            "'g2019001' is not one of your projects",
             "'<i>' is not offered here",
         ):
             assert sentence in text
