@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..metrics import SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError
+from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, within
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
@@ -42,8 +42,8 @@ class Watched:
     async def changed(self, timeout: float | None = None) -> bool:
         """Wait for a change of row or end since the last call; tell whether there was one in *timeout* seconds."""
         try:
-            await asyncio.wait_for(self._news.wait(), timeout)
-        except (TimeoutError, asyncio.TimeoutError):
+            await within(self._news.wait(), timeout)
+        except asyncio.TimeoutError:
             return False
         self._news.clear()
         return True

@@ -222,6 +222,18 @@ async def test_an_end_is_final(client: StandInClient, quiet: QuietWatcher) -> No
 # -- waking ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_cancellation_that_comes_with_the_news_is_not_lost() -> None:
+    # asyncio.wait_for loses it before Python 3.12: a start that somebody has cancelled would go on.
+    job = Watched("1", LONG_AGO)
+    waiting = asyncio.create_task(job.changed(20))
+    await asyncio.sleep(0.01)
+    job.wake()
+    await asyncio.sleep(0)  # the inner wait is over, its waiter has not run yet
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_a_change_wakes_the_waiter_and_only_a_change(client: StandInClient, quiet: QuietWatcher) -> None:
     job = quiet.watch("1", LONG_AGO)
     client.put("1", "PENDING", "Priority")
