@@ -81,6 +81,9 @@ RUNTIME_FAILURES = (
 )
 # Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
 STARTER_FAILURE = re.compile(r"ERROR +: ")
+# The server's own configuration, beside the person's. At its end Python searches all objects for garbage several times
+# over, up to a second for nothing: whoever stops a server waits for that.
+SERVER_CONFIG = "import atexit, gc\natexit.register(gc.freeze)\n"
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -233,6 +236,7 @@ def server_environment(spec, claim, runtime_dir, port):
     host = "[%s]" % spec["listen"] if ":" in spec["listen"] else spec["listen"]
     env["JUPYTERHUB_SERVICE_URL"] = "%s://%s:%d%s" % (url.scheme, host, port, url.path)
     env["JUPYTER_RUNTIME_DIR"] = runtime_dir
+    env["JUPYTER_CONFIG_PATH"] = ":".join(filter(None, [runtime_dir, env.get("JUPYTER_CONFIG_PATH")]))
     return env
 
 
@@ -408,6 +412,8 @@ def make_runtime_directory(scratch):
         raise Failure(NO_SCRATCH, "%s: %s" % (scratch, error.strerror))
     try:
         check_writable(NO_SCRATCH, path)
+        with open(os.path.join(path, "jupyter_server_config.py"), "w") as config:
+            config.write(SERVER_CONFIG)
     except Failure:
         shutil.rmtree(path, ignore_errors=True)
         raise

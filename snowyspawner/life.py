@@ -319,7 +319,9 @@ class Life:
             self.failure = SessionError(said, reason="launch", detail=detail, log=log)
         self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True)
         self.store()
-        self.watch(job).wake()
+        watched = self.watch(job)
+        watched.leaving = True
+        watched.wake()
         self.watcher.kick()
 
     # -- the end -----------------------------------------------------------------------------------------------

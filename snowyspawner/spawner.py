@@ -385,7 +385,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any]:
         """Note why the job cannot serve, or no longer does. Raises HTTPError 410."""
-        self.life.gave_up(self._expect("launching", "serving"), code, detail, log)
+        self.life.gave_up(self._expect("launching", "serving", "stopping"), code, detail, log)
         return {}
 
     def _expect(self, *phases: Phase) -> Job:

@@ -30,6 +30,8 @@ async def cancel(
     if grace and watched.row and watched.row.state == "RUNNING":
         stages.insert(0, (ASK, grace))
     for how, patience in stages:
+        if watched.leaving and how == ASK:
+            continue
         pause = _PAUSE
         while not watched.end:
             try:
@@ -44,8 +46,11 @@ async def cancel(
             # Nothing of it runs any more; Slurm only tidies up.
             if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
                 return
+            # Its server has ended: nothing to wait for any more but that Slurm takes the job's end, too.
+            if watched.leaving:
+                break
             watcher.kick()
             await watched.changed(0.3)
-        if watched.end:
+        if watched.end or (watched.leaving and how != ASK):
             return
     log.warning("Job %s is slow to end; Slurm has accepted its cancellation", watched.job_id)

@@ -37,6 +37,7 @@ class Watched:
         self.has_run = False  # some snapshot showed it with a node
         self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
         self.over_since: float | None = None  # epoch seconds: first snapshot in which it was over
+        self.leaving = False  # the job has said that its server has ended
         self._news = asyncio.Event()
 
     async def changed(self, timeout: float | None = None) -> bool:
