@@ -22,7 +22,7 @@ from .site import Site
 from .slurm.client import JobEnd, SlurmError, SlurmTimeoutError, prefix_for
 from .slurm.facts import Facts, shared_facts
 from .slurm.queue import QueueWatcher, Watched, shared_watcher
-from .stopping import cancel
+from .stopping import cancel, stop_if_forgotten
 from .words import Words
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
@@ -58,6 +58,7 @@ class Life:
         self.failure: SessionError | None = None
         self._watched: Watched | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._given_up = asyncio.Event()
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -286,6 +287,10 @@ class Life:
             self.failure, outcome, cause = error, "failed", error.reason
         elif error is not None:
             outcome, cause = ("cancelled", "") if isinstance(error, asyncio.CancelledError) else ("failed", "other")
+        if outcome == "cancelled":
+            self._given_up.set()
+        elif "forgotten" in self._tasks:
+            self._tasks["forgotten"].cancel()
         STARTS.labels(outcome, cause).inc()
         queue, launch = (job.queue_seconds, job.launch_seconds) if job else (0.0, 0.0)
         if job and outcome == "serving":
@@ -394,6 +399,12 @@ class Life:
         if job.alive:
             self.record_end(job, stopped=True)
         return job
+
+    def expect_stop(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """A start begins: once it is cancelled, call *stop* if nobody else stops its job."""
+        self._given_up = asyncio.Event()
+        watch = stop_if_forgotten(self._given_up, lambda: self.job, stop, self.log)
+        self.in_background("forgotten", watch)
 
     # -- helpers -----------------------------------------------------------------------------------------------
 

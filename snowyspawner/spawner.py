@@ -230,6 +230,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise SessionError(Words("internal_ssl is not supported by snowyspawner yet."), reason="unsupported")
         life, error = self.life, None
         life.failure, life.claimed_here = None, False
+        life.expect_stop(self._stop_forgotten)
         try:
             if life.job and life.job.phase in ("serving", "stopping"):
                 # JupyterHub has given that server up, and its token; a hub died while it stopped it.
@@ -241,6 +242,10 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise
         finally:
             life.started(error)
+
+    async def _stop_forgotten(self) -> None:
+        if self.name in self.user.spawners and not self.user.spawners[self.name].pending:
+            await self.user.stop(self.name)
 
     async def _serve(self) -> str:
         job = self.life.job

@@ -187,6 +187,21 @@ async def test_fifty_starts_cancelled_at_random_moments_leave_nothing(
     await ready(faulty, users[0], "c0")
 
 
+async def test_a_cancelled_start_that_jupyterhub_forgets_is_stopped(
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """A hub that is too busy answers its DELETE with 500, and calls the server ready."""
+    name = users[0]
+    await faulty.submit(name, {**ONE, "begin": later(cluster, 3600)}, "forgotten")
+    await faulty.job(name, "forgotten")
+    status, answer = await faulty.call("DELETE", f"/hub/api/cancel-only/{name}/forgotten")
+    assert status == 200, answer
+    await until(lambda: _gone(faulty, name, "forgotten"), 15, f"the start is stopped; see {faulty.log_path}")
+    assert queued(slurm, cluster, name) == []
+    state = await faulty.serve(name, ONE, "forgotten")
+    assert (await facts(faulty, name, "forgotten"))["SLURM_JOB_ID"] == state["job"]["job_id"]
+
+
 async def _begun(hub: Hub, user: str, server: str) -> bool:
     model = await hub.model(user, server)
     return bool(model and (model["pending"] == "spawn" or model["ready"]))
