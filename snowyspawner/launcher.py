@@ -375,8 +375,11 @@ def start_server(spec, claim, scratch, runtime_dir):
         if server.wait_until_up(spec["listen"], path):
             return server
         code = server.wait()
+        if server.stopping:
+            # Slurm ends what holds the image up, too: the container's last words are no cause. Slurm knows it.
+            raise Failure(code if code > 128 else 128 + signal.SIGTERM, "ended before it answered", server.tail)
         taken = listener(port) is not None or re.search(r"already in use|is not available", "\n".join(server.tail))
-        if server.stopping or attempt == 3 or not taken:
+        if attempt == 3 or not taken:
             raise failure_of(server, code)
         say("port %d was taken by somebody else, trying another" % port)
         Server.current = None  # a signal that comes now ends the job

@@ -29,6 +29,8 @@ from .words import Words
 _ADOPT_FOR = 120.0
 # After sbatch has timed out: so long may the job take to appear.
 _APPEAR_FOR = 30.0
+# A server that a signal ended: so long may Slurm take to say why.
+_TELLS_IN = 5.0
 # A job that squeue no longer shows, that sacct has no end of and whose server is silent is given up then.
 _UNKNOWN_FOR = 600.0
 
@@ -57,6 +59,7 @@ class Life:
         self.claimed_here = False  # the job has its environment from this hub
         self.failure: SessionError | None = None
         self._watched: Watched | None = None
+        self._early: JobEnd | None = None  # how the job ended before it served
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._given_up = asyncio.Event()
 
@@ -230,11 +233,12 @@ class Life:
         should_begin = max(job.submitted_at, job.request.get("begin") or 0)
         launched: float | None = None
         while job.phase != "serving":
-            if self.failure:
-                raise self.failure
             now = time.time()
+            asked = self._slurm_may_tell(now)
+            if self.failure and not asked:
+                raise self.failure
             if end := watched.end or self._lost(watched, now):
-                raise self._ended_early(job, end)
+                raise (self.failure if end.state == "FAILED" else None) or self._ended_early(job, end)
             if launched is None and (job.phase == "launching" or watched.has_run):
                 launched = now
                 job.begun_at = job.begun_at or (watched.row.start if watched.row and watched.has_run else None) or now
@@ -251,7 +255,12 @@ class Life:
                 if left <= 0:
                     slow = Words("The job waited too long in the queue.", "Ask for less, or try another partition.")
                     raise SessionError(slow, reason="queue_timeout", detail=f"{queue_timeout:g} seconds")
-            await watched.changed(min(left, 60.0))
+            await watched.changed(min(left, 0.5 if asked else 60.0))
+
+    def _slurm_may_tell(self, now: float) -> bool:
+        """Whether a signal ended the server, which the job has just said: whose it was, Slurm will say."""
+        last = self.last
+        return bool(last and last.reported and last.exit_code > 128 and now - last.ended_at < _TELLS_IN)
 
     @staticmethod
     def _lost(watched: Watched, now: float) -> JobEnd | None:
@@ -261,12 +270,14 @@ class Life:
         return JobEnd("UNKNOWN", 0, 0) if watched.unknown_for(now) > _UNKNOWN_FOR else None
 
     def _ended_early(self, job: Job, end: JobEnd) -> SessionError:
+        self._early = end  # stop() comes next, and its own scancel must not be taken for the cause
         if end.exit_code in words.LAUNCHER_CODES:
             said = words.launch_failure(end.exit_code, **self._facts(job))
         else:
             said = words.ending(end.state, _name(end.by), end.exit_code, end.signal)
         detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}:{end.signal}"
-        return SessionError(said, reason="ended", detail=detail)
+        log = self.last.log if self.last and self.last.job_id == job.job_id else ()
+        return SessionError(said, reason="ended", detail=detail, log=log)
 
     def _facts(self, job: Job) -> dict[str, str]:
         image = self.site.images.get(job.request["image"])
@@ -310,7 +321,9 @@ class Life:
         """Note that the job has started and gets its environment now."""
         self.claimed_here = True
         self.enter(job, "launching", job_id=job_id, node=node, begun_at=job.begun_at or time.time())
-        self.watch(job).wake()
+        watched = self.watch(job)
+        watched.ran_at = time.time()
+        watched.wake()
 
     def serving(self, job: Job, port: int, node: str) -> None:
         """Note where the server answers."""
@@ -322,7 +335,8 @@ class Life:
         if job.phase == "launching":
             said = words.launch_failure(code, **self._facts(job))
             self.failure = SessionError(said, reason="launch", detail=detail, log=log)
-        self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True)
+        now = time.time()
+        self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True, ended_at=now)
         self.store()
         watched = self.watch(job)
         watched.leaving = True
@@ -356,7 +370,7 @@ class Life:
     def record_end(self, job: Job, end: JobEnd | None = None, stopped: bool = False) -> None:
         """The job is over, or Slurm has promised it: keep why, and stop watching. *stopped*: by the person."""
         watched = self._watched
-        end = end or (watched.end if watched else None)
+        end, self._early = end or self._early or (watched.end if watched else None), None
         last = self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
         if end:
             last.state, last.signal, last.by = end.state, end.signal, _name(end.by)

@@ -183,6 +183,8 @@ _END: dict[str, Words] = {
     "PREEMPTED": Words("The job had to make room for another one.", "Start again."),
     "DEADLINE": Words("The job could not start before its deadline."),
     "BOOT_FAIL": Words("The node did not start.", "Start again; you will get another one."),
+    # Not Slurm's: `life` says so of a job that is back in the queue after it had run.
+    "REQUEUED": Words("The job was put back into the queue.", "Start again."),
 }
 
 

@@ -176,6 +176,32 @@ async def test_accounting_knows_more_of_an_end_than_squeue(client: StandInClient
     assert job.end == JobEnd("CANCELLED", 0, 15, "1001")
 
 
+async def test_who_cancelled_a_job_is_waited_for_too(client: StandInClient, quiet: QuietWatcher) -> None:
+    job = quiet.watch("1")
+    client.put("1", "CANCELLED")
+    await quiet.look()
+    assert job.end is None
+    # Not only when some other job's turn comes.
+    quiet.watch("2")
+    assert quiet.interval(time.time()) == queue.INTERVAL_OVER
+    client.over["1"] = JobEnd("CANCELLED", 0, 0, "root")
+    await quiet.look()
+    assert job.end == JobEnd("CANCELLED", 0, 0, "root")
+
+
+async def test_a_job_that_has_spoken_and_waits_again_was_requeued(client: StandInClient, quiet: QuietWatcher) -> None:
+    job = quiet.watch("1")
+    client.put("1", "PENDING")
+    await quiet.look()
+    assert await job.changed(20)
+    # It says so before a snapshot can show it: the row is the one from before.
+    job.ran_at = time.time()
+    assert not job.requeued
+    await quiet.look()
+    assert job.requeued
+    assert await job.changed(20)
+
+
 async def test_the_exit_code_is_waited_for_while_accounting_lags_but_not_for_ever(
     client: StandInClient, quiet: QuietWatcher
 ) -> None:
