@@ -37,6 +37,8 @@ BROWSER: Mapping[str, str] = {
     "chromium": "chromium",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
+# For the tests that put a hub's clock ahead.
+CLOCK: Mapping[str, str] = {"libfaketime": "lib:faketime/libfaketime.so.1"}
 # Services that these packages would start, now or at the next boot. None of them is the demo's.
 UNITS = {
     "slurmctld": "slurmctld.service",

@@ -220,6 +220,24 @@ class Choices:
         """Take up what an earlier hub stored."""
         self.stored = load_own(stored)
 
+    async def check_room(self, choice: request.SessionRequest) -> None:
+        """Refuse what this person has too much of already. Raises `request.RequestError`; Slurm away: Slurm decides."""
+        partition = self.site.partitions[choice.partition]
+        if partition.max_jobs is None:
+            return
+        user = self.spawner.user.name
+        try:
+            jobs = await self.facts.client.jobs_in(self.site.slurm_partition(choice.partition), user)
+        except SlurmError as error:
+            self.spawner.log.warning("Cannot count the jobs of %s: %s", user, error)
+            return
+        if len(jobs) >= partition.max_jobs:
+            others = [name for name, other in self.site.partitions.items() if other.max_jobs is None]
+            remedy = f", or choose {' or '.join(others)}" if others else ""
+            have = f"job {', '.join(jobs)} is" if len(jobs) == 1 else f"jobs {', '.join(jobs)} are"
+            text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
+            raise request.RequestError({"partition": text})
+
     # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
 
     async def job_script(self, choice: request.SessionRequest) -> tuple[list[str], str]:
@@ -248,7 +266,7 @@ class Choices:
         Raises `estimate.TooOftenError`, `SessionError`.
         """
         try:
-            await self.spawner.life.check_room(choice, self.spawner.user.name)
+            await self.check_room(choice)
         except request.RequestError as error:
             return {"sentence": f"Not now: {'; '.join(error.errors.values())}.", "start": None, "errors": error.errors}
         answer, now = await self._ask(choice), time.time()
@@ -290,7 +308,7 @@ class Choices:
             if tried == _ALTERNATIVES:
                 break
             try:
-                await self.spawner.life.check_room(other, self.spawner.user.name)
+                await self.check_room(other)
                 answer = await self._ask(other)
             except request.RequestError:
                 continue

@@ -85,6 +85,9 @@ RUNTIME_FAILURES = (
 )
 # Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
 STARTER_FAILURE = re.compile(r"ERROR +: ")
+# The server's own configuration, beside the person's. At its end Python searches all objects for garbage several times
+# over, up to a second for nothing: whoever stops a server waits for that.
+SERVER_CONFIG = "import atexit, gc\natexit.register(gc.freeze)\n"
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -238,6 +241,7 @@ def server_environment(spec, claim, runtime_dir, port, end):
     host = "[%s]" % spec["listen"] if ":" in spec["listen"] else spec["listen"]
     env["JUPYTERHUB_SERVICE_URL"] = "%s://%s:%d%s" % (url.scheme, host, port, url.path)
     env["JUPYTER_RUNTIME_DIR"] = runtime_dir
+    env["JUPYTER_CONFIG_PATH"] = ":".join(filter(None, [runtime_dir, env.get("JUPYTER_CONFIG_PATH")]))
     return env
 
 
@@ -379,8 +383,11 @@ def start_server(spec, claim, scratch, runtime_dir, data, end):
         if server.wait_until_up(spec["listen"], path):
             return server
         code = server.wait()
+        if server.stopping:
+            # Slurm ends what holds the image up, too: the container's last words are no cause. Slurm knows it.
+            raise Failure(code if code > 128 else 128 + signal.SIGTERM, "ended before it answered", server.tail)
         taken = listener(port) is not None or re.search(r"already in use|is not available", "\n".join(server.tail))
-        if server.stopping or attempt == 3 or not taken:
+        if attempt == 3 or not taken:
             raise failure_of(server, code)
         say("port %d was taken by somebody else, trying another" % port)
         Server.current = None  # a signal that comes now ends the job
@@ -416,6 +423,8 @@ def make_runtime_directory(scratch):
         raise Failure(NO_SCRATCH, "%s: %s" % (scratch, error.strerror))
     try:
         check_writable(NO_SCRATCH, path)
+        with open(os.path.join(path, "jupyter_server_config.py"), "w") as config:
+            config.write(SERVER_CONFIG)
     except Failure:
         shutil.rmtree(path, ignore_errors=True)
         raise

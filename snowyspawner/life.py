@@ -18,18 +18,20 @@ from .errors import SessionError
 from .job import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from .reader import ReadError, shared_reader
-from .request import RequestError, SessionRequest
 from .site import Site
 from .slurm.client import JobEnd, SlurmError, SlurmTimeoutError, prefix_for
 from .slurm.facts import Facts, shared_facts
 from .slurm.queue import QueueWatcher, Watched, shared_watcher
-from .stopping import cancel
+from .stopping import cancel, stop_if_forgotten
+from .tasks import Tasks
 from .words import Words
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
 _ADOPT_FOR = 120.0
 # After sbatch has timed out: so long may the job take to appear.
 _APPEAR_FOR = 30.0
+# A server that a signal ended: so long may Slurm take to say why.
+_TELLS_IN = 5.0
 # A job that squeue no longer shows, that sacct has no end of and whose server is silent is given up then.
 _UNKNOWN_FOR = 600.0
 
@@ -59,14 +61,11 @@ class Life:
         self.failure: SessionError | None = None
         self.known_account: pwd.struct_passwd | None = None  # whom the jobs run as, once it was looked up
         self._watched: Watched | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._early: JobEnd | None = None  # how the job ended before it served
+        self.tasks = Tasks(log, label)
+        self._given_up = asyncio.Event()
 
     # -- state -------------------------------------------------------------------------------------------------
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is being done about the job right now."""
-        return any(not task.done() for task in self._tasks.values())
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what an earlier hub stored."""
@@ -108,23 +107,6 @@ class Life:
         """What is happening, as data. Reads memory only."""
         return status.of(self.job, self._watched, self.watcher, self.site)
 
-    async def check_room(self, choice: SessionRequest, user: str) -> None:
-        """Refuse what this person has too much of already. Raises `RequestError`; Slurm away: Slurm decides."""
-        partition = self.site.partitions[choice.partition]
-        if partition.max_jobs is None:
-            return
-        try:
-            jobs = await self.watcher.client.jobs_in(self.site.slurm_partition(choice.partition), user)
-        except SlurmError as error:
-            self.log.warning("Cannot count the jobs of %s: %s", user, error)
-            return
-        if len(jobs) >= partition.max_jobs:
-            others = [name for name, other in self.site.partitions.items() if other.max_jobs is None]
-            remedy = f", or choose {' or '.join(others)}" if others else ""
-            have = f"job {', '.join(jobs)} is" if len(jobs) == 1 else f"jobs {', '.join(jobs)} are"
-            text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
-            raise RequestError({"partition": text})
-
     def enter(self, job: Job, phase: Phase, **changes: Any) -> None:
         """Change the job's phase and store that at once: a hub that dies in the next moment must not lose it."""
         for name, value in {**changes, "phase": phase}.items():
@@ -160,7 +142,7 @@ class Life:
         self.job, self.last, self.attached = job, None, True
         self.store()
         # In a task of its own: whoever cancels this start must not cut sbatch off from its answer.
-        await asyncio.shield(self.in_background("submit", self._sbatch(job, text, prefix, env)))
+        await asyncio.shield(self.tasks.begin("submit", self._sbatch(job, text, prefix, env)))
         if self.failure:
             raise self.failure
 
@@ -232,10 +214,13 @@ class Life:
         should_begin = max(job.submitted_at, job.request.get("begin") or 0)
         launched: float | None = None
         while job.phase != "serving":
-            if self.failure:
-                raise self.failure
             now = time.time()
+            asked = self._slurm_may_tell(now)
+            if self.failure and not asked:
+                raise self.failure
             if end := watched.end or self._lost(watched, now):
+                if end.state == "FAILED" and self.failure:
+                    raise self.failure
                 raise self._ended_early(job, end, await self._log_lines(job))
             if launched is None and (job.phase == "launching" or watched.has_run):
                 launched = now
@@ -253,7 +238,12 @@ class Life:
                 if left <= 0:
                     slow = Words("The job waited too long in the queue.", "Ask for less, or try another partition.")
                     raise SessionError(slow, reason="queue_timeout", detail=f"{queue_timeout:g} seconds")
-            await watched.changed(min(left, 60.0))
+            await watched.changed(min(left, 0.5 if asked else 60.0))
+
+    def _slurm_may_tell(self, now: float) -> bool:
+        """Whether a signal ended the server, which the job has just said: whose it was, Slurm will say."""
+        last = self.last
+        return bool(last and last.reported and last.exit_code > 128 and now - last.ended_at < _TELLS_IN)
 
     @staticmethod
     def _lost(watched: Watched, now: float) -> JobEnd | None:
@@ -263,6 +253,7 @@ class Life:
         return JobEnd("UNKNOWN", 0, 0) if watched.unknown_for(now) > _UNKNOWN_FOR else None
 
     def _ended_early(self, job: Job, end: JobEnd, log: list[str]) -> SessionError:
+        self._early = end  # stop() comes next, and its own scancel must not be taken for the cause
         if end.exit_code in words.LAUNCHER_CODES:
             said = words.launch_failure(end.exit_code, **self._facts(job))
         else:
@@ -312,6 +303,10 @@ class Life:
             self.failure, outcome, cause = error, "failed", error.reason
         elif error is not None:
             outcome, cause = ("cancelled", "") if isinstance(error, asyncio.CancelledError) else ("failed", "other")
+        if outcome == "cancelled":
+            self._given_up.set()
+        elif forgotten := self.tasks.get("forgotten"):
+            forgotten.cancel()
         STARTS.labels(outcome, cause).inc()
         queue, launch = (job.queue_seconds, job.launch_seconds) if job else (0.0, 0.0)
         if job and outcome == "serving":
@@ -331,7 +326,9 @@ class Life:
         """Note that the job has started and gets its environment now."""
         self.claimed_here = True
         self.enter(job, "launching", job_id=job_id, node=node, begun_at=job.begun_at or time.time())
-        self.watch(job).wake()
+        watched = self.watch(job)
+        watched.ran_at = time.time()
+        watched.wake()
 
     def serving(self, job: Job, port: int, node: str) -> None:
         """Note where the server answers."""
@@ -343,9 +340,12 @@ class Life:
         if job.phase == "launching":
             said = words.launch_failure(code, **self._facts(job))
             self.failure = SessionError(said, reason="launch", detail=detail, log=log)
-        self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True)
+        now = time.time()
+        self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True, ended_at=now)
         self.store()
-        self.watch(job).wake()
+        watched = self.watch(job)
+        watched.leaving = True
+        watched.wake()
         self.watcher.kick()
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ class Life:
     def record_end(self, job: Job, end: JobEnd | None = None, stopped: bool = False) -> None:
         """The job is over, or Slurm has promised it: keep why, and stop watching. *stopped*: by the person."""
         watched = self._watched
-        end = end or (watched.end if watched else None)
+        end, self._early = end or self._early or (watched.end if watched else None), None
         last = self._last_of(job)
         if end:
             last.state, last.signal, last.by = end.state, end.signal, _name(end.by)
@@ -408,8 +408,8 @@ class Life:
         Returns only once Slurm has accepted that, or the job is known to be over. A submission under way is
         waited for. *grace* is in seconds, between SIGTERM and SIGKILL.
         """
-        submitting = self._tasks.get("submit")
-        if submitting and not submitting.done():
+        submitting = self.tasks.get("submit")
+        if submitting:
             await asyncio.shield(submitting)
         job = self.job
         if job is None or not job.alive:
@@ -421,22 +421,11 @@ class Life:
             self.record_end(job, stopped=True)
         return job
 
-    # -- helpers -----------------------------------------------------------------------------------------------
-
-    def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run *work* unless the task of that name is still running; keep it, and log what it raises."""
-        task = self._tasks.get(name)
-        if task and not task.done():
-            work.close()
-            return task
-
-        def done(finished: asyncio.Task[None]) -> None:
-            if not finished.cancelled() and (error := finished.exception()):
-                self.log.error("%s of %s failed", name, self.label(), exc_info=error)
-
-        task = self._tasks[name] = asyncio.create_task(work, name=f"snowyspawner {name} {self.label()}")
-        task.add_done_callback(done)
-        return task
+    def expect_stop(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """A start begins: once it is cancelled, call *stop* if nobody else stops its job."""
+        self._given_up = asyncio.Event()
+        watch = stop_if_forgotten(self._given_up, lambda: self.job, stop, self.log)
+        self.tasks.begin("forgotten", watch)
 
 
 def _name(by: str) -> str:

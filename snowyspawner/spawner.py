@@ -125,7 +125,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             try:
                 accounts = await self._accounts()
                 self.choice = request.from_options(options, self.life.site, accounts=accounts)
-                await self.life.check_room(self.choice, self.user.name)
+                await self.choices.check_room(self.choice)
             except request.RequestError as error:
                 if mark(error.errors):
                     message = Words("Nothing was started.")
@@ -158,17 +158,18 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         session = inspect(self.orm_spawner).session if self.orm_spawner else None
         lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
         life: Life | None = lives.get(self.orm_spawner.id) if session else None
-        if life is None or not life.busy:
+        if life is None or not life.tasks.busy:
             life = Life(load_site(self.site), *hooks, timeout=self.command_timeout)
             if session and self.orm_spawner.id is not None:
                 lives[self.orm_spawner.id] = life
         else:
             life.store, life.log, life.label, life.who = hooks
+            life.tasks.log, life.tasks.label = hooks[1:3]
         return life
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what an earlier hub stored."""
-        if not self.life.busy:
+        if not self.life.tasks.busy:
             self.life.load(state)
         self.choices.load(state.get("own"))
         self._show_job_id()
@@ -210,6 +211,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise SessionError(Words("internal_ssl is not supported by snowyspawner yet."), reason="unsupported")
         life, error = self.life, None
         life.failure, life.claimed_here = None, False
+        life.expect_stop(self._stop_forgotten)
         try:
             if life.job and life.job.phase in ("serving", "stopping"):
                 # JupyterHub has given that server up, and its token; a hub died while it stopped it.
@@ -221,6 +223,10 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise
         finally:
             life.started(error)
+
+    async def _stop_forgotten(self) -> None:
+        if self.name in self.user.spawners and not self.user.spawners[self.name].pending:
+            await self.user.stop(self.name)
 
     async def _serve(self) -> str:
         job = self.life.job
@@ -315,13 +321,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     def finish_stop(self) -> None:
         """Carry out the stop that a hub before this one began, in the background."""
-        self.life.in_background("stop", self.stop())
+        self.life.tasks.begin("stop", self.stop())
 
     def _guard(self, job: Job) -> None:
         async def answers() -> bool:
             return not await self._problem(job)
 
-        self.life.in_background("guard", self.life.guard(job, answers, self._noticed_end))
+        self.life.tasks.begin("guard", self.life.guard(job, answers, self._noticed_end))
 
     async def _noticed_end(self) -> None:
         self._drop_token(self.job)
@@ -369,7 +375,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any]:
         """Note why the job cannot serve, or no longer does. Raises HTTPError 410."""
-        self.life.gave_up(self._expect("launching", "serving"), code, detail, log)
+        self.life.gave_up(self._expect("launching", "serving", "stopping"), code, detail, log)
         return {}
 
     def _expect(self, *phases: Phase) -> Job:

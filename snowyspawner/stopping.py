@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from .job import Job
 from .slurm.client import ASK, ENDED, KILL, SlurmError
 from .slurm.queue import QueueWatcher, Watched
 
 _PATIENCE = 5.0  # seconds between scancel and the next stage
+_FORGOTTEN_AFTER = 10.0  # seconds after a start was cancelled
 _PAUSE, _PAUSE_LIMIT = 1.0, 30.0  # seconds between two tries while Slurm does not answer
 
 
@@ -30,6 +32,8 @@ async def cancel(
     if grace and watched.row and watched.row.state == "RUNNING":
         stages.insert(0, (ASK, grace))
     for how, patience in stages:
+        if watched.leaving and how == ASK:
+            continue
         pause = _PAUSE
         while not watched.end:
             try:
@@ -44,8 +48,30 @@ async def cancel(
             # Nothing of it runs any more; Slurm only tidies up.
             if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
                 return
+            # Its server has ended: nothing to wait for any more but that Slurm takes the job's end, too.
+            if watched.leaving:
+                break
             watcher.kick()
             await watched.changed(0.3)
-        if watched.end:
+        if watched.end or (watched.leaving and how != ASK):
             return
     log.warning("Job %s is slow to end; Slurm has accepted its cancellation", watched.job_id)
+
+
+async def stop_if_forgotten(
+    cancelled: asyncio.Event,
+    job: Callable[[], Job | None],
+    stop: Callable[[], Awaitable[None]],
+    log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+) -> None:
+    """Once a start was *cancelled*, call *stop* if nobody else stops its *job*. To be begun before the start.
+
+    JupyterHub gives a cancelled start one second, and answers 500 if it is too busy to see it end in that: the job
+    would go on. A hub that shuts down cancels its starts, too, and this with them.
+    """
+    await cancelled.wait()
+    mine = job()
+    await asyncio.sleep(_FORGOTTEN_AFTER)
+    if mine and mine is job() and mine.phase not in ("stopping", "ended"):
+        log.warning("The start with job %s was cancelled and not stopped; stopping it now", mine.job_id or mine.name)
+        await stop()

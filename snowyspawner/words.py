@@ -214,7 +214,13 @@ _END: dict[str, Words] = {
     "REVOKED": Words("The job was given to another cluster.", "Start again."),
 }
 
-# The same, of jobs that are not over.
+# Not Slurm's: `life` gives up what can serve nobody any more.
+_LOST: dict[str, Words] = {
+    "REQUEUED": Words("The job was put back into the queue.", "Start again."),
+    "UNKNOWN": Words("Slurm no longer knows the job, and its server does not answer.", "Start again."),
+}
+
+# The same as _END, of jobs that are not over.
 _STATE: dict[str, Words] = {
     "PENDING": Words("The job waits in the queue."),
     "CONFIGURING": Words("The node is being made ready.", "This may take some minutes."),
@@ -284,7 +290,7 @@ def ending(state: str, by: str = "", exit_code: int = 0, signal: int = 0) -> Wor
     """Say how a job ended. *by* is who cancelled it; *exit_code* and *signal* are its batch script's."""
     if state == "FAILED" and signal == _NO_LOG_SIGNAL:
         return _NO_LOG
-    words = _END.get(state) or Words(f"The job ended; Slurm says: {state}.")
+    words = _END.get(state) or _LOST.get(state) or Words(f"The job ended; Slurm says: {state}.")
     if state == "CANCELLED" and by:
         return words._replace(sentence=f"The job was cancelled by {by}.")
     if state == "FAILED" and signal == 9:

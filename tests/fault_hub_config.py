@@ -4,8 +4,20 @@ import os
 from pathlib import Path
 
 import yaml
+from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.scopes import needs_scope
 
 import snowyspawner
+
+
+class CancelHandler(APIHandler):
+    """Half of JupyterHub's DELETE of a server that starts: what it does when it is too busy for the other half."""
+
+    @needs_scope("delete:servers")
+    def delete(self, user_name, server_name):
+        """Cancel the start, and leave it at that."""
+        self.find_user(user_name).spawners[server_name]._spawn_future.cancel()
+
 
 c = get_config()  # noqa: F821  JupyterHub defines it
 load_subconfig(str(Path(__file__).resolve().parent / "hub_config.py"))  # noqa: F821
@@ -26,6 +38,7 @@ c.JupyterHub.bind_url = f"http://127.0.0.1:{c.JupyterHub.hub_port + 4}"
 c.JupyterHub.named_server_limit_per_user = 0
 # REST answers at once.
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
+c.JupyterHub.extra_handlers = [(r"/api/cancel-only/([^/]+)/([^/]+)", CancelHandler)]
 snowyspawner.set_config(c)
 (directory / "url").write_text(c.JupyterHub.bind_url)
 (directory / "api").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}/hub/api")

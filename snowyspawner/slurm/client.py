@@ -12,12 +12,14 @@ import pwd
 import re
 import shutil
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
 from .reservations import RESERVATIONS, Reservation, parse_reservations
+
+T = TypeVar("T")
 
 #: sbatch reads the script from a pipe. What fits in the pipe is delivered by one write, so a hub that dies can
 #: never leave half a script behind, which sbatch would accept.
@@ -219,6 +221,22 @@ def _find(command: str) -> str:
     return os.path.abspath(path)
 
 
+async def within(work: Coroutine[Any, Any, T], seconds: float | None) -> T:
+    """Return what *work* returns; raises `asyncio.TimeoutError` (and cancels it) after *seconds*, None: never.
+
+    Before Python 3.12, asyncio.wait_for passes over a cancellation that comes together with the result. A start
+    that somebody has cancelled would go on.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.cancel()
+    if not done:
+        raise asyncio.TimeoutError
+    return task.result()
+
+
 @dataclass(eq=False)
 class SlurmClient:
     """Slurm's commands for one cluster.
@@ -368,7 +386,7 @@ class SlurmClient:
             except OSError as error:
                 raise SlurmError(command, -1, f"{command} could not be started: {error.strerror}") from None
             try:
-                out, err = await asyncio.wait_for(process.communicate(data), self.timeout)
+                out, err = await within(process.communicate(data), self.timeout)
             except (TimeoutError, asyncio.TimeoutError):
                 raise SlurmTimeoutError(command, self.timeout) from None
             finally:

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 
 from ..metrics import SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of
+from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of, within
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
+INTERVAL_OVER = 0.5  # it is over, and accounting has yet to say how
 NEW_FOR = 60.0  # a job counts as new for so long after its submission, or after it left the queue
 BACKOFF_LIMIT = 120.0
 # A snapshot may lack a job that was accepted just before it was taken.
@@ -37,13 +38,15 @@ class Watched:
         self.has_run = False  # some snapshot showed it running: a node that boots is not ready
         self.missing_since: float | None = None  # epoch seconds: first good snapshot without it
         self.over_since: float | None = None  # epoch seconds: first snapshot in which it was over
+        self.ran_at: float | None = None  # epoch seconds: the job itself has spoken
+        self.leaving = False  # the job has said that its server has ended
         self._news = asyncio.Event()
 
     async def changed(self, timeout: float | None = None) -> bool:
         """Wait for a change of row or end since the last call; tell whether there was one in *timeout* seconds."""
         try:
-            await asyncio.wait_for(self._news.wait(), timeout)
-        except (TimeoutError, asyncio.TimeoutError):
+            await within(self._news.wait(), timeout)
+        except asyncio.TimeoutError:
             return False
         self._news.clear()
         return True
@@ -120,10 +123,12 @@ class QueueWatcher:
             return float(min(INTERVAL_NEW * 2**self._failures, BACKOFF_LIMIT))
         wait = INTERVAL_RUNNING
         for watched in self._jobs.values():
-            if now - watched.since < NEW_FOR:
-                return INTERVAL_NEW
-            if watched.row is None or watched.row.state in WAITING:
-                wait = INTERVAL_WAITING
+            if watched.over_since is not None and watched.end is None:
+                wait = min(wait, INTERVAL_OVER)
+            elif now - watched.since < NEW_FOR:
+                wait = min(wait, INTERVAL_NEW)
+            elif watched.row is None or watched.row.state in WAITING:
+                wait = min(wait, INTERVAL_WAITING)
         return wait
 
     async def _run(self) -> None:
@@ -174,9 +179,13 @@ class QueueWatcher:
             end = ends.get(job_id)
             if end is None and row is not None and row.state in ENDED:
                 job.over_since = job.over_since or started
-                # Only accounting knows the exit code; it may lag. When it is off, squeue's word is enough.
-                if row.state != "FAILED" or not answered or started - job.over_since > SETTLING:
+                # Only accounting knows the exit code, and who cancelled it; it may lag. When it is off, squeue's
+                # word is enough.
+                if row.state not in ("FAILED", "CANCELLED") or not answered or started - job.over_since > SETTLING:
                     end = JobEnd(row.state, 0, 0)
+            if job.ran_at and job.ran_at < started and not job.has_run:
+                job.has_run = True  # though no snapshot has shown it
+                job.wake()
             job.missing_since = None if row or end else (job.missing_since or started)
             job.update(row, end)
 

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"errors", "job", "site"},
     {"reader", "rules"},
     {"request"},
-    {"own", "script", "status", "stopping", "summary"},
+    {"own", "script", "status", "stopping", "summary", "tasks"},
     {"form"},
     {"handlers", "life"},
     {"choices"},

@@ -1114,7 +1114,23 @@ def test_an_unpacked_image_is_an_image(tmp_path: Path) -> None:
 def test_the_server_listens_where_the_site_says(listen: str, url: str) -> None:
     env = launcher.server_environment({"listen": listen}, claim(), "/run", 40000, 1790000000)
     assert env["JUPYTERHUB_SERVICE_URL"] == url
-    assert env["JUPYTER_RUNTIME_DIR"] == "/run"
+    assert env["JUPYTER_RUNTIME_DIR"] == env["JUPYTER_CONFIG_PATH"] == "/run"
+
+
+def test_a_configuration_path_that_the_hub_sends_stays() -> None:
+    sent = claim()
+    sent["env"]["JUPYTER_CONFIG_PATH"] = "/site/jupyter"
+    env = launcher.server_environment({"listen": "127.0.0.1"}, sent, "/run", 40000, 0)
+    assert env["JUPYTER_CONFIG_PATH"] == "/run:/site/jupyter"
+
+
+def test_the_server_s_configuration_is_python_that_makes_its_end_quick(tmp_path: Path) -> None:
+    path = launcher.make_runtime_directory(str(tmp_path))
+    config = Path(path) / "jupyter_server_config.py"
+    # Handlers run last first: this one, registered before the configuration's, after it.
+    script = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n" + config.read_text()
+    run = [sys.executable, "-c", script]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "True"
 
 
 def test_the_job_s_own_scratch_is_used_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,32 @@ async def test_accounting_knows_more_of_an_end_than_squeue(client: StandInClient
     assert job.end == JobEnd("CANCELLED", 0, 15, "1001")
 
 
+async def test_who_cancelled_a_job_is_waited_for_too(client: StandInClient, quiet: QuietWatcher) -> None:
+    job = quiet.watch("1")
+    client.put("1", "CANCELLED")
+    await quiet.look()
+    assert job.end is None
+    # Not only when some other job's turn comes.
+    quiet.watch("2")
+    assert quiet.interval(time.time()) == queue.INTERVAL_OVER
+    client.over["1"] = JobEnd("CANCELLED", 0, 0, "root")
+    await quiet.look()
+    assert job.end == JobEnd("CANCELLED", 0, 0, "root")
+
+
+async def test_a_job_that_has_spoken_and_waits_again_was_requeued(client: StandInClient, quiet: QuietWatcher) -> None:
+    job = quiet.watch("1")
+    client.put("1", "PENDING")
+    await quiet.look()
+    assert await job.changed(20)
+    # It says so before a snapshot can show it: the row is the one from before.
+    job.ran_at = time.time()
+    assert not job.requeued
+    await quiet.look()
+    assert job.requeued
+    assert await job.changed(20)
+
+
 async def test_the_exit_code_is_waited_for_while_accounting_lags_but_not_for_ever(
     client: StandInClient, quiet: QuietWatcher
 ) -> None:
@@ -220,6 +246,18 @@ async def test_an_end_is_final(client: StandInClient, quiet: QuietWatcher) -> No
 
 
 # -- waking ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_that_comes_with_the_news_is_not_lost() -> None:
+    # asyncio.wait_for loses it before Python 3.12: a start that somebody has cancelled would go on.
+    job = Watched("1", LONG_AGO)
+    waiting = asyncio.create_task(job.changed(20))
+    await asyncio.sleep(0.01)
+    job.wake()
+    await asyncio.sleep(0)  # the inner wait is over, its waiter has not run yet
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_a_change_wakes_the_waiter_and_only_a_change(client: StandInClient, quiet: QuietWatcher) -> None:
