@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import __version__, request, script, site
+from . import __version__, reader, request, script, site
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     show.set_defaults(run=_script)
     for field in request.FIELDS:
         show.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="VALUE")
-    for command in (check, show):
+    helper = commands.add_parser(
+        "helper",
+        help="print the helper of a hub that uses sudo",
+        description="Print the program with which a hub that is neither root nor the person reads a job's log and a "
+        "course file, and learns whether an image is readable. Install it, owned by root, as the site's `helper`.",
+    )
+    helper.set_defaults(run=_helper)
+    for command in (check, show, helper):
         command.add_argument(
             "site", nargs="?", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)"
         )
@@ -56,3 +63,7 @@ def _script(args: argparse.Namespace) -> str:
     options = {field: value for field in request.FIELDS if (value := getattr(args, field)) is not None}
     target = script.Target("jupyter-lab-00000000", "/home/you", "http://hub.example/hub/api/snowyspawner/", 0)
     return script.build(the_site, request.from_options(options, the_site), target)
+
+
+def _helper(args: argparse.Namespace) -> str:
+    return reader.helper_text(site.load(args.site))

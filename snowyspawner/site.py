@@ -210,16 +210,23 @@ class Site(_Model):
     accounts: Accounts = Accounts()
     defaults: Choices
     presets: dict[Name, Preset] = {}
+    courses: dict[Name, AbsolutePath] = {}  # course files, read as the person
 
     python: AbsolutePath = "/usr/bin/python3"  # on the nodes; 3.6 or newer
     prologue: str = ""  # shell text, run in the job before anything else: module load …
     umask: Annotated[str, _matching(r"0?[0-7]{3}", "three octal digits in quotes, such as '022'")] = "022"
+    # Read back by the hub, which knows of Slurm's replacements the number only.
     log: Annotated[
-        str, _matching(r"[A-Za-z0-9_./%+-]*%j[A-Za-z0-9_./%+-]*", "a path with %j (the job's number) in it")
+        str,
+        _matching(
+            r"(?!/)(?!(.*/)?\.\.(/|$))([A-Za-z0-9_./+-]|%%)*%j([A-Za-z0-9_./+-]|%%|%j)*",
+            "a path below the home directory with %j (the job's number) in it, without .. and other %",
+        ),
     ] = ".snowyspawner-%j.log"  # relative to the person's home
     scratch: Annotated[tuple[Variable, ...], Strict(False)] = ("SNIC_TMP", "TMPDIR")
     # ^ the first of these that names a directory is the job's scratch
     hub_wait: int = Field(default=600, ge=1)  # seconds that a job waits for a hub that does not answer
+    helper: AbsolutePath = "/usr/local/libexec/snowyspawner-helper"  # on the hub's host, for a hub that uses sudo
 
     @model_validator(mode="after")
     def _consistent(self) -> Site:

@@ -14,10 +14,10 @@ HOUSE = Path(snowyspawner.__file__).parent
 
 # From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
 FLOORS: list[set[str]] = [
-    {"_share", "flags", "launcher", "metrics", "words", "slurm", "slurm.client", "slurm.times"},
+    {"_share", "flags", "helper", "launcher", "metrics", "words", "slurm", "slurm.client", "slurm.times"},
     {"slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
-    {"request"},
+    {"reader", "request"},
     {"form", "script", "status", "stopping"},
     {"handlers", "life"},
     {"restart", "spawner"},
@@ -69,16 +69,18 @@ def test_imports_are_found_at_all() -> None:
     # The test above could not fail if the reading of imports did not work.
     assert imports("slurm.queue")[0] == {"metrics", "slurm.client"}
     assert {"site", "job", "words", "slurm.queue"} <= imports("life")[0]
-    assert {"", "request", "script", "site"} == imports("cli")[0]
+    assert {"", "reader", "request", "script", "site"} == imports("cli")[0]
     assert {"batchspawner", "jupyterhub", "tornado"} <= imports("spawner")[1]
 
 
-def test_nothing_imports_the_launcher() -> None:
-    assert [room for room in ROOMS if "launcher" in imports(room)[0]] == []
+@pytest.mark.parametrize("text", ["launcher", "helper"])
+def test_nothing_imports_what_is_carried_as_text(text: str) -> None:
+    assert [room for room in ROOMS if text in imports(room)[0]] == []
 
 
-def test_the_launcher_needs_the_standard_library_only() -> None:
-    ours, others = imports("launcher")
+@pytest.mark.parametrize("text", ["launcher", "helper"])
+def test_what_is_carried_as_text_needs_the_standard_library_only(text: str) -> None:
+    ours, others = imports(text)
     assert ours == set()
     assert others <= sys.stdlib_module_names
 

@@ -36,6 +36,8 @@ HOSTILE = [
     "-a b",
 ]
 
+BELOW_HOME = "must be a path below the home directory with %j (the job's number) in it, without .. and other %"
+
 
 def nested(path: str, value: Any) -> dict[str, Any]:
     """Make ``{"a": {"b": value}}`` of ``a/b``."""
@@ -188,7 +190,15 @@ def test_a_time_without_quotes_is_explained(tmp_path: Path, text: str, key: str,
             "site: environments.tf-gpu: prefix goes with kind: prefix, and only with it",
         ),
         ({"umask": "999"}, "site: umask: '999': must be three octal digits in quotes, such as '022'"),
-        ({"log": "job.log"}, "site: log: 'job.log': must be a path with %j (the job's number) in it"),
+        ({"log": "job.log"}, f"site: log: 'job.log': {BELOW_HOME}"),
+        ({"log": "/tmp/%j.log"}, f"site: log: '/tmp/%j.log': {BELOW_HOME}"),
+        ({"log": "../%j.log"}, f"site: log: '../%j.log': {BELOW_HOME}"),
+        ({"log": "logs/../../%j.log"}, f"site: log: 'logs/../../%j.log': {BELOW_HOME}"),
+        ({"log": "%u/%j.log"}, f"site: log: '%u/%j.log': {BELOW_HOME}"),
+        ({"log": "%j-%x.log"}, f"site: log: '%j-%x.log': {BELOW_HOME}"),
+        ({"log": "%4j.log"}, f"site: log: '%4j.log': {BELOW_HOME}"),
+        ({"log": "%%j.log"}, f"site: log: '%%j.log': {BELOW_HOME}"),
+        ({"log": "%j.log%"}, f"site: log: '%j.log%': {BELOW_HOME}"),
         ({"listen": "all"}, "site: listen: 'all': must be an IP address"),
         ({"listen": "face"}, "site: listen: 'face': must be an IP address"),
         ({"node_address": ""}, "site: node_address: '': must be a host name with {node} in it"),
@@ -426,3 +436,15 @@ def test_a_dict_is_a_site_too() -> None:
     )
     assert tiny.images["node"].path == "/"
     assert tiny.gpus == {}
+
+
+@pytest.mark.parametrize("log", ["%j", "logs/%j.out", "a..b/%j", "100%%-%j.log", "%j/%j.log", "%%%j"])
+def test_a_log_that_can_be_found_again_is_taken(variant: Callable[..., Site], log: str) -> None:
+    assert variant(log=log).log == log
+
+
+def test_a_course_file_has_a_key_and_an_absolute_path(variant: Callable[..., Site]) -> None:
+    assert variant(courses={"ml-2021": "/proj/course/ml.yaml"}).courses == {"ml-2021": "/proj/course/ml.yaml"}
+    assert "site: courses.ml: 'ml.yaml': must be an absolute path" in mistakes(courses={"ml": "ml.yaml"})[0]
+    assert "courses.a/b" in mistakes(courses={"a/b": "/a"})[0]
+    assert "site: helper: 'helper': must be an absolute path" in mistakes(helper="helper")[0]

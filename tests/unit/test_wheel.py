@@ -60,9 +60,14 @@ def test_an_installed_wheel_has_its_sites_templates_and_launcher(tmp_path: Path)
         for path in (home / "share" / "snowyspawner").rglob("*")
         if path.is_file()
     }
-    for part in ("templates", "sites"):
+    for part in ("templates", "sites", "deploy"):
         there = {path.relative_to(CHECKOUT / "share") for path in (CHECKOUT / "share" / part).iterdir()}
         assert there <= installed
         assert there
     command = subprocess.run([str(home / "bin" / "snowyspawner"), "check"], cwd="/", capture_output=True, text=True)
     assert command.returncode == 0, command.stderr
+    printed = subprocess.run([str(home / "bin" / "snowyspawner"), "helper"], cwd="/", capture_output=True)
+    assert printed.returncode == 0, printed.stderr
+    argv = ["/usr/bin/python3", "-IS", "-", "image", "container.sif"]
+    helper = subprocess.run(argv, input=printed.stdout, cwd="/", capture_output=True)
+    assert (helper.returncode, helper.stdout) == (0, b"missing\n"), helper.stderr
