@@ -1,12 +1,15 @@
 """Slurm's states, reasons and errors, and the launcher's codes, as sentences that a student understands.
 
-Pure tables. Slurm's own text always stands beneath, so a sentence may be plain where Slurm is exact.
+Pure tables; why a job waits is in slurm/reasons.py. Slurm's own text always stands beneath, so a sentence may be
+plain where Slurm is exact.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+from .slurm import reasons
 
 
 class Words(NamedTuple):
@@ -32,7 +35,7 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
-        r"Invalid partition|invalid partition specified",
+        r"Invalid partition|No partition specified",
         Words("Slurm has no such partition.", "Choose another one.", "partition"),
     ),
     (
@@ -41,11 +44,17 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
     ),
     (
         # sbatch prints the line about nodes, too.
-        r"Memory specification can ?not be satisfied",
+        r"Memory specification can ?not be satisfied|Memory required by task is not available",
         Words("No node of this partition has that much memory.", "Ask for less.", "memory"),
     ),
     (
-        r"Requested node configuration is not available",
+        # Likewise.
+        r"CPU count .*can ?not be satisfied|More processors requested|CPU count specification|Task count specification",
+        Words("No node of this partition has that many cores.", "Ask for fewer cores.", "cores"),
+    ),
+    (
+        r"Requested node configuration is not available|Invalid feature specification"
+        r"|Requested topology configuration",
         Words(
             "No node of this partition can ever give what you ask for.",
             "Ask for fewer cores or no GPU, or choose another partition.",
@@ -53,7 +62,11 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
-        r"QOSMaxSubmitJobPerUserLimit|MaxSubmitJobs|job submit limit|Job violates accounting/QOS policy",
+        r"Required node not available|Requested nodes are busy",
+        Words("The nodes are out of order or reserved.", "Choose another partition, or try later.", "partition"),
+    ),
+    (
+        r"MaxSubmitJobs|job submit limit|Job violates accounting/QOS policy",
         Words(
             "You have as many jobs here as you may have at a time.",
             "Stop one, or choose another partition.",
@@ -61,33 +74,61 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
-        r"User's group not permitted to use this partition|not permitted to use this partition",
+        r"not permitted to use this partition",
         Words("You may not use this partition.", "Choose another one.", "partition"),
     ),
     (
-        r"Requested time limit is invalid|time limit",
+        r"Invalid qos|qos usage threshold",
+        Words("You may not send jobs of this class (QOS) here.", "Choose another partition or project.", "partition"),
+    ),
+    (
+        r"Time limit specification required",
+        Words("The cluster wants to know for how long.", "Say a time.", "time"),
+    ),
+    (
+        r"Requested time limit is invalid|time limit|Invalid --time",
         Words("The time is longer than this partition allows.", "Ask for less time.", "time"),
+    ),
+    (
+        r"maintenance reservation",
+        Words("Maintenance is planned for that time.", "Choose another time, or less of it.", "begin"),
     ),
     (
         r"reservation",
         Words("You cannot use this reservation.", "Check its name, or leave the field empty.", "reservation"),
     ),
     (
-        r"Invalid --begin|begin",
+        r"Invalid --begin|begin|Invalid time specifi",
         Words("Slurm does not understand when to begin.", "Choose another time, or now.", "begin"),
     ),
     (
-        r"Invalid generic resource|gres",
+        r"generic resource|gres|--gpus",
         Words("This partition does not have that GPU.", "Choose another partition, or no GPU.", "gpu"),
     ),
     (
-        r"Unable to contact slurm controller|Connection refused|Socket timed out|can't be reached"
-        r"|talking to the database",
+        r"submissions disabled|operation is presently disabled",
+        Words("The cluster takes no jobs at the moment.", "Its news page may say why; try again later."),
+    ),
+    (
+        r"Rate limit exceeded|Resource temporarily unavailable|try again",
+        Words("Slurm is busy.", "Try again in a minute; nothing was started."),
+    ),
+    (
+        r"Unable to contact slurm controller|Connection refused|Socket timed out|can't be reached|standby"
+        r"|talking to the database|Zero Bytes were transmitted|DNS SRV|Unable to connect to database",
         Words("Slurm is not answering.", "Try again in a few minutes; nothing was started."),
     ),
     (
         r"gave no answer in",
         Words("Slurm is too slow to answer.", "Try again in a few minutes; nothing was started."),
+    ),
+    (
+        r"Invalid user id|Invalid group id|Access/permission denied|User not found",
+        Words("Slurm does not know you, or does not let you send jobs.", "Tell support."),
+    ),
+    (
+        r"credential|process configuration file|configuration source|not on the hub's PATH|writing script/environment",
+        Words("Slurm is not set up right for this hub.", "Tell support; nothing was started."),
     ),
 )
 
@@ -140,20 +181,6 @@ _LAUNCHER: dict[int, Words] = {
 #: Exit codes with which a job says by itself why it cannot serve.
 LAUNCHER_CODES = frozenset(_LAUNCHER)
 
-# squeue(1), JOB REASON CODES.
-_REASON: dict[str, str] = {
-    "None": "Slurm is looking at your job.",
-    "Resources": "Waiting for free cores or GPUs.",
-    "Priority": "Other jobs are before yours in the queue.",
-    "BeginTime": "Waiting for the time that you chose.",
-    "ReqNodeNotAvail": "The nodes that you need are in use, reserved or under maintenance.",
-    "PartitionDown": "This partition is closed at the moment.",
-    "JobHeldUser": "Your job is held; release it with scontrol release.",
-    "JobHeldAdmin": "An administrator holds your job.",
-    "QOSMaxJobsPerUserLimit": "You have as many jobs running here as you may have at a time.",
-    "AssocGrpCpuLimit": "Your project uses as many cores as it may.",
-}
-
 # With this signal in place of an exit code Slurm says that it could not open the job's log: ESLURMD_IO_ERROR, 4021,
 # of which the seven bits of a signal are left. Nothing of the job has run, so nobody else can tell.
 _NO_LOG_SIGNAL = 53
@@ -183,15 +210,50 @@ _END: dict[str, Words] = {
     "PREEMPTED": Words("The job had to make room for another one.", "Start again."),
     "DEADLINE": Words("The job could not start before its deadline."),
     "BOOT_FAIL": Words("The node did not start.", "Start again; you will get another one."),
+    "LAUNCH_FAILED": Words("The job could not be launched on its node.", "Start again; if it stays, tell support."),
+    "REVOKED": Words("The job was given to another cluster.", "Start again."),
+}
+
+# The same, of jobs that are not over.
+_STATE: dict[str, Words] = {
+    "PENDING": Words("The job waits in the queue."),
+    "CONFIGURING": Words("The node is being made ready.", "This may take some minutes."),
+    "POWER_UP_NODE": Words("The node is being switched on.", "This may take some minutes."),
+    "RUNNING": Words("The job is running."),
+    "RESIZING": Words("The job is running; its size is about to change."),
+    "SIGNALING": Words("The job is running; a signal is on its way to it."),
+    "UPDATE_DB": Words("The job is running."),
+    "SUSPENDED": Words("The job is suspended: others use its cores.", "It goes on by itself; what is open stays."),
+    "STOPPED": Words("The job is stopped, but keeps its cores.", "It goes on when it gets the signal CONT."),
+    "COMPLETING": Words("The job is ending."),
+    "STAGE_OUT": Words("The job is ending; its files are being copied."),
+    "REQUEUED": Words("The job is back in the queue."),
+    "EXPEDITING": Words("The job is back in the queue."),
+    "REQUEUE_FED": Words("The job is back in the queue of another cluster."),
+    "RECONFIG_FAIL": Words("The node could not be made ready; the job is back in the queue."),
+    "REQUEUE_HOLD": Words("The job is back in the queue, and held.", "Stop it, and start again."),
+    "SPECIAL_EXIT": Words("The job is back in the queue, and held.", "Stop it, and start again."),
+    "RESV_DEL_HOLD": Words("The job is held: its reservation was deleted.", "Start one without it.", "reservation"),
 }
 
 
 def refusal(stderr: str) -> Words:
     """Say in words why sbatch refused; *stderr* is what it printed."""
+    # Before "Job violates accounting/QOS policy" it names the limit, as squeue would.
+    for name in re.findall(r"error: (\w+)$", stderr, re.MULTILINE):
+        if limit := reasons.explain_limit(name):
+            return _refused(Words(*limit))
     for pattern, words in _SBATCH:
         if re.search(pattern, stderr, re.IGNORECASE):
             return words
     return Words("Slurm refused this job.")
+
+
+def _refused(pending: Words) -> Words:
+    """Say of a job that was refused what is said of one that waits: there is nothing to cancel, nothing that starts."""
+    sentence = re.sub(r", so (?:it|the job) will not start", "", pending.sentence)
+    advice = pending.advice.removeprefix("Cancel it, and ").replace("It starts when", "Try again when")
+    return Words(sentence, advice[:1].upper() + advice[1:], pending.field)
 
 
 def launch_failure(code: int, **facts: str) -> Words:
@@ -202,10 +264,20 @@ def launch_failure(code: int, **facts: str) -> Words:
     return Words(known.sentence.format(**facts), known.advice, known.field)
 
 
+def pending(slurm_reason: str) -> Words:
+    """Say why a job waits, what to do, and the field at fault; an unknown reason is shown as Slurm says it."""
+    said = reasons.explain(slurm_reason)
+    return Words(*said) if said else Words(f"Slurm says: {slurm_reason}.")
+
+
 def reason(slurm_reason: str) -> str:
-    """Say why a job waits; a reason that is not in the table is shown as Slurm says it."""
-    # Nodes may follow: "ReqNodeNotAvail, UnavailableNodes:s[1-2]".
-    return _REASON.get(slurm_reason.partition(",")[0]) or f"Slurm says: {slurm_reason}."
+    """Say why a job waits, in one sentence."""
+    return pending(slurm_reason).sentence
+
+
+def state(slurm_state: str) -> Words:
+    """Say what a job is doing; an unknown state is shown as Slurm says it."""
+    return _STATE.get(slurm_state) or _END.get(slurm_state) or Words(f"Slurm says: {slurm_state}.")
 
 
 def ending(state: str, by: str = "", exit_code: int = 0, signal: int = 0) -> Words:

@@ -14,7 +14,7 @@ import shutil
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 #: sbatch reads the script from a pipe. What fits in the pipe is delivered by one write, so a hub that dies can
 #: never leave half a script behind, which sbatch would accept.
@@ -60,24 +60,55 @@ class JobEnd(NamedTuple):
     by: str = ""  # for CANCELLED: the user name, or uid, of who did it
 
 
-#: States in which a job is over (squeue(1), JOB STATE CODES).
-ENDED = frozenset(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "LAUNCH_FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "REVOKED",
-        "TIMEOUT",
-    ]
-)
+Phase = Literal["waiting", "starting", "running", "suspended", "stopping", "over", "unknown"]
+
+#: Where each state of a job's stands in its life: squeue(1), JOB STATE CODES, and the flags that "Job State Codes" of
+#: Slurm 25.05 adds to them.
+STATE_PHASE: Mapping[str, Phase] = {
+    # The job has no node yet, or no longer.
+    "PENDING": "waiting",
+    "REQUEUED": "waiting",
+    "REQUEUE_FED": "waiting",
+    "REQUEUE_HOLD": "waiting",
+    "RESV_DEL_HOLD": "waiting",
+    "SPECIAL_EXIT": "waiting",
+    "RECONFIG_FAIL": "waiting",
+    "EXPEDITING": "waiting",  # 25.11
+    # It has one, which is not ready.
+    "CONFIGURING": "starting",
+    "POWER_UP_NODE": "starting",
+    "RUNNING": "running",
+    "RESIZING": "running",
+    "SIGNALING": "running",
+    "UPDATE_DB": "running",
+    # Its processes stand still.
+    "SUSPENDED": "suspended",
+    "STOPPED": "suspended",
+    # Its processes are ending, or have ended.
+    "COMPLETING": "stopping",
+    "STAGE_OUT": "stopping",
+    "BOOT_FAIL": "over",
+    "CANCELLED": "over",
+    "COMPLETED": "over",
+    "DEADLINE": "over",
+    "FAILED": "over",
+    "LAUNCH_FAILED": "over",
+    "NODE_FAIL": "over",
+    "OUT_OF_MEMORY": "over",
+    "PREEMPTED": "over",
+    "REVOKED": "over",
+    "TIMEOUT": "over",
+}
+#: States in which a job is over.
+ENDED = frozenset(state for state, phase in STATE_PHASE.items() if phase == "over")
 #: States in which the job has no node yet, or no longer.
-WAITING = frozenset(("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
+WAITING = frozenset(state for state, phase in STATE_PHASE.items() if phase == "waiting")
+
+
+def phase_of(state: str) -> Phase:
+    """Return where *state* stands in a job's life. One never seen before is unknown, and unknown means alive."""
+    return STATE_PHASE.get(state, "unknown")
+
 
 #: How a job may be signaled: SIGTERM for the batch script alone, which ends in order what it has started; SIGKILL
 #: for everything. scancel's own SIGTERM goes to every process, also to the one that holds the image up.
@@ -120,7 +151,7 @@ def parse_sacct(output: str) -> dict[str, JobEnd]:
         if len(parts) != 3 or not parts[0].isdigit():
             continue
         state, _, by = parts[1].partition(" by ")
-        state = state.strip().rstrip("+")
+        state = _whole(state.strip())
         if state not in ENDED:
             continue
         code, _, signal = parts[2].partition(":")
@@ -128,6 +159,13 @@ def parse_sacct(output: str) -> dict[str, JobEnd]:
             state, int(code) if code.isdigit() else 0, int(signal) if signal.isdigit() else 0, by.strip()
         )
     return ends
+
+
+def _whole(state: str) -> str:
+    # Where a column was too narrow, "OUT_OF_ME+" stands for one state: no two begin alike.
+    if not state.endswith("+"):
+        return state
+    return next((known for known in STATE_PHASE if known.startswith(state[:-1])), state)
 
 
 def parse_accounts(output: str) -> list[str]:

@@ -14,7 +14,8 @@ HOUSE = Path(snowyspawner.__file__).parent
 
 # From the ground up. Rooms of slurm/ stand on one floor, but its queue stands on its client.
 FLOORS: list[set[str]] = [
-    {"_share", "flags", "helper", "launcher", "metrics", "words", "slurm", "slurm.client", "slurm.times"},
+    {"_share", "flags", "helper", "launcher", "metrics", "slurm", "slurm.client", "slurm.reasons", "slurm.times"},
+    {"words"},
     {"slurm.facts", "slurm.queue"},
     {"errors", "job", "site"},
     {"reader", "request"},

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
+import shutil
+from pathlib import Path
+
 import pytest
 
 from snowyspawner import launcher, words
 from snowyspawner.request import FIELDS
+from snowyspawner.slurm import reasons
+from snowyspawner.slurm.client import ENDED, STATE_PHASE, WAITING, phase_of
 from snowyspawner.words import Words
 
 FACTS = {"image": "/proj/{x}/a.sif", "environment": "tf-gpu", "node": "s1"}
@@ -73,6 +80,8 @@ def test_an_unknown_refusal_blames_no_field(stderr: str) -> None:
 
 def test_every_field_that_is_blamed_exists() -> None:
     blamed = {said.field for _, said in words._SBATCH} | {said.field for said in words._LAUNCHER.values()}
+    blamed |= {field for _, _, field in reasons._SAID.values()} | {said[2] for _, said in reasons._TEXT}
+    blamed |= {resource.field for resource in reasons._RESOURCES.values()}
     assert blamed <= {"", *FIELDS}
 
 
@@ -162,9 +171,141 @@ def test_a_signal_of_slurm_s_own_does_not_hide_its_state() -> None:
 
 
 def test_an_unknown_end_is_shown_as_slurm_says_it() -> None:
-    assert words.ending("REVOKED").sentence == "The job ended; Slurm says: REVOKED."
+    assert words.ending("SOMETHING_NEW").sentence == "The job ended; Slurm says: SOMETHING_NEW."
 
 
 def test_sentence_and_advice_are_joined() -> None:
     assert str(Words("A.", "B.")) == "A. B."
     assert str(Words("A.")) == "A."
+
+
+# -- completeness, by the names that Slurm's own library gives ------------------------------------------------------
+
+# job_state_string() knows the states, and looks at these bits of the same number for what else is the matter
+# (slurm.h, JOB_STATE_BASE and JOB_STATE_FLAGS).
+_STATES, _FLAGS = range(256), [1 << bit for bit in range(8, 32)]
+
+
+def _library() -> ctypes.CDLL:
+    # Debian's slurm-wlm-basic-plugins, and where Slurm's own build and its RPMs put it.
+    directories = [*Path("/usr/lib").glob("*/slurm*"), Path("/usr/lib64/slurm"), Path("/usr/local/lib/slurm")]
+    found = [each / "libslurmfull.so" for each in directories if (each / "libslurmfull.so").exists()]
+    if not found and not shutil.which("sinfo"):
+        pytest.skip("no Slurm on this machine")
+    assert found, "Slurm is installed, but its library was not found"
+    return ctypes.CDLL(str(found[0]))
+
+
+def _names(function: str, numbers: list[int]) -> list[str]:
+    named = getattr(_library(), function)
+    named.restype, named.argtypes = ctypes.c_char_p, [ctypes.c_uint32]
+    return list(dict.fromkeys(named(number).decode() for number in numbers))
+
+
+def test_every_reason_that_slurm_knows_has_words() -> None:
+    # Beyond its last one it gives the number, or InvalidReason (25.05).
+    names = [
+        n for n in _names("slurm_job_reason_string", list(range(1000))) if not re.fullmatch(r"\d+|InvalidReason", n)
+    ]
+    assert len(names) > 150
+    assert {"Resources", "Priority", "AssocGrpCpuLimit", "QOSMaxGRESPerUser"} <= set(names)
+    for name in names:
+        said = words.pending(name)
+        assert "Slurm says" not in said.sentence, name
+        assert re.fullmatch(r"[A-Z].*[.]", said.sentence), name
+        assert not said.advice or re.fullmatch(r"[A-Z].*[.]", said.advice), name
+        assert said.field in {"", *FIELDS}, name
+
+
+def test_every_state_that_slurm_knows_has_a_phase_and_words() -> None:
+    names = [n for n in _names("slurm_job_state_string", [*_STATES, *_FLAGS]) if n != "?"]
+    assert len(names) >= 24
+    assert {"PENDING", "OUT_OF_MEMORY", "REQUEUE_HOLD", "CONFIGURING", "COMPLETING"} <= set(names)
+    for name in names:
+        assert phase_of(name) != "unknown", name
+        assert "Slurm says" not in words.state(name).sentence, name
+        assert phase_of(name) != "over" or "Slurm says" not in words.ending(name).sentence, name
+
+
+def test_states_and_phases_have_the_same_names() -> None:
+    assert set(STATE_PHASE) == set(words._STATE) | set(words._END)
+    assert set(words._END) == ENDED
+    assert not ENDED & WAITING
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [
+        *(("PENDING", "waiting"), ("REQUEUE_HOLD", "waiting"), ("CONFIGURING", "starting"), ("RUNNING", "running")),
+        *(("SUSPENDED", "suspended"), ("COMPLETING", "stopping"), ("TIMEOUT", "over"), ("SOMETHING_NEW", "unknown")),
+    ],
+)
+def test_a_state_stands_somewhere_in_a_job_s_life(state: str, phase: str) -> None:
+    assert phase_of(state) == phase
+
+
+def test_a_state_never_seen_before_is_alive_and_shown_as_slurm_says_it() -> None:
+    assert "SOMETHING_NEW" not in ENDED | WAITING
+    assert words.state("SOMETHING_NEW") == Words("Slurm says: SOMETHING_NEW.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence", "field"),
+    [
+        ("AssocGrpCpuLimit", "With this job, your project would use more cores than it may at a time.", "cores"),
+        ("AssocGrpCPUMinutesLimit", "Your project has too few core-hours left for this job.", "account"),
+        ("AssocGrpMemMinutes", "Your project has too few memory-hours left for this job.", "account"),
+        ("QOSMaxGRESPerUser", "With this job, you would use more GPUs than you may at a time.", "gpu"),
+        ("MaxCpuPerAccount", "With this job, your project would use more cores than it may at a time.", "cores"),
+        ("MaxCpuRunMinsPerUser", "With this job, you would hold more core-hours than you may at a time.", "time"),
+        ("QOSMinMemory", "The job asks for less memory than a job of this class (QOS) must have.", "memory"),
+        ("AssocMaxJobsLimit", "You have as many jobs running in this project as you may have at a time.", "account"),
+        ("QOSMaxJobsPerUserLimit", "You have as many jobs running here as you may have at a time.", "partition"),
+        (
+            "AssocMaxWallDurationPerJobLimit",
+            *("The time is longer than a job of your project may have, so the job will not start.", "time"),
+        ),
+        (
+            "QOSMaxCpuPerNode",
+            "The job asks for more cores on one node than a job of this class (QOS) may have, so it will not start.",
+            "cores",
+        ),
+    ],
+)
+def test_a_limit_is_built_from_its_parts(reason: str, sentence: str, field: str) -> None:
+    assert words.pending(reason)[0] == sentence
+    assert words.pending(reason).field == field
+    assert words.pending(reason).advice
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        # Free text of slurmctld's (state_desc; 22.05 and 25.05)
+        ("ReqNodeNotAvail, Reserved for maintenance", "Maintenance"),
+        ("ReqNodeNotAvail, May be reserved for other job", "reservation"),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "order"),
+        ("Reservation uppmax2022-2-18_4 was deleted", "deleted"),
+        ("RaisedSignal:9(Killed)", "killed"),
+        ("uid 1001 not in group permitted to use this partition (gpu). groups allowed: staff", "may not use"),
+        ("launch failed requeued held", "failed to start"),
+    ],
+)
+def test_free_text_of_slurm_s_is_understood(reason: str, word: str) -> None:
+    assert word in words.pending(reason).sentence
+    assert "Slurm says" not in words.reason(reason)
+
+
+@pytest.mark.parametrize("reason", ["AssocGrpBananaLimit", "QOSMaxCpuPerMoon", "MaxMemory!", "SomethingNew"])
+def test_a_limit_never_seen_before_is_shown_as_slurm_says_it(reason: str) -> None:
+    assert words.pending(reason) == Words(f"Slurm says: {reason}.")
+
+
+def test_a_refusal_names_the_limit_and_nothing_to_cancel() -> None:
+    stderr = (
+        "sbatch: error: QOSMaxCpuPerJobLimit\nsbatch: error: Batch job submission failed: Job violates "
+        "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    )
+    assert words.refusal(stderr) == Words(
+        "The job asks for more cores than a job of this class (QOS) may have.", "Ask for less.", "cores"
+    )
