@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import DemoError, packages, privileges
+from . import DemoError, axe, packages, privileges
 from .cluster import Cluster
 from .directories import default_state
 from .hub import run_hub
@@ -108,9 +108,11 @@ def hub(options: argparse.Namespace) -> int:
 
 
 def install(options: argparse.Namespace) -> None:
-    """Install Debian packages."""
+    """Install Debian packages, and what the browser tests need from npm."""
     wanted = {**packages.NEEDED, **(packages.BROWSER if options.browser else {})}
     packages.install(wanted, Progress(since=options.since))
+    if options.browser:
+        axe.install()
 
 
 def as_root(options: argparse.Namespace) -> None:
