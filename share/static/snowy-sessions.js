@@ -17,6 +17,9 @@
     }
   };
 
+  /* A proxy that has lost its hub, or has just been started, answers as well: 503, or 404. */
+  const isHub = (answer) => answer.headers.has('X-JupyterHub-Version');
+
   function span(seconds) {
     const minutes = Math.max(0, Math.floor(seconds / 60));
     const hours = Math.floor(minutes / 60) % 24;
@@ -53,6 +56,10 @@
     for (const element of document.querySelectorAll('[data-until]')) {
       set(element, span(Number(element.dataset.until) - now()));
     }
+    for (const element of document.querySelectorAll('[data-in]')) {
+      const left = Number(element.dataset.in) - now();
+      set(element, left >= 60 ? `in ${span(left)}` : 'any moment');
+    }
     for (const element of document.querySelectorAll('[data-warn]')) {
       if (now() >= Number(element.dataset.warn) && !element.classList.contains('snowy-soon')) {
         element.classList.add('snowy-soon');
@@ -82,9 +89,15 @@
     }
   }
 
+  /* As often as the most lively of them needs. */
+  function lookAgain() {
+    const waits = [...document.querySelectorAll('[data-look]')].map((element) => Number(element.dataset.look));
+    setTimeout(() => look().catch(() => {}).finally(lookAgain), 1000 * Math.min(...waits));
+  }
+
   class Waiting {
     constructor(main) {
-      Object.assign(this, { main, said: '', stream: null, ending: false });
+      Object.assign(this, { main, said: '', stream: null, latest: null, ending: false });
       const button = byId('snowy-notify');
       if ('Notification' in window && Notification.permission === 'default') {
         button.hidden = false;
@@ -129,6 +142,7 @@
     }
 
     draw(snowy) {
+      this.latest = snowy;
       for (const part of ['sentence', 'why', 'advice', 'note']) {
         const element = byId(`snowy-${part}`);
         set(element, snowy[part]);
@@ -149,6 +163,8 @@
         time.dateTime = new Date(snowy.starts_at * 1000).toISOString();
         time.dataset.at = snowy.starts_at;
         set(time, hour(snowy.starts_at));
+        estimate.querySelector('[data-in]').dataset.in = snowy.starts_at;
+        tick();
       }
       for (const [id, value] of [['snowy-job', snowy.job_id], ['snowy-node', snowy.node]]) {
         set(byId(id), value);
@@ -195,7 +211,7 @@
       try {
         const answer = await fetch(this.main.dataset.status, { cache: 'no-store' });
         state = answer.ok ? await answer.json() : null;
-        if (!answer.ok && answer.status < 500) {
+        if (!answer.ok && isHub(answer) && answer.status < 500) {
           // Signed out, or there is no such server any more: its page says so.
           this.leave();
           return;
@@ -217,6 +233,9 @@
   }
 
   const main = document.querySelector('.snowy-sessions');
+  for (const log of document.querySelectorAll('.snowy-log')) {
+    log.scrollTop = log.scrollHeight;
+  }
   localize(document);
   tick();
   setInterval(tick, 1000);
@@ -224,12 +243,21 @@
     window.snowyWaiting = new Waiting(main);
   }
   if (main.dataset.look) {
-    setInterval(() => look().catch(() => {}), 1000 * Number(main.dataset.look));
+    lookAgain();
   }
   if (main.dataset.reload) {
-    setTimeout(() => location.reload(), 1000 * Number(main.dataset.reload));
+    setInterval(async () => {
+      const answer = await fetch(location.href, { cache: 'no-store' }).catch(() => null);
+      if (answer && isHub(answer)) {
+        location.reload();
+      }
+    }, 1000 * Number(main.dataset.reload));
   }
   // A job that waits, and that no start of this hub follows: whoever comes to see it goes on waiting for it.
+  for (const form of document.querySelectorAll('#snowy-sessions form[action*="/snowy/resume/"]')) {
+    const post = { method: 'POST', body: new URLSearchParams(new FormData(form)), redirect: 'manual' };
+    fetch(form.action, post).then(look).catch(() => {});
+  }
   if (main.dataset.resumeNow) {
     byId(main.dataset.resumeNow).querySelector('form').requestSubmit();
   }

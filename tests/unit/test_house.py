@@ -21,6 +21,8 @@ FLOORS: list[set[str]] = [
     {"reader", "request"},
     {"form", "script", "status", "stopping"},
     {"handlers", "life"},
+    {"card", "pages"},
+    {"sessions"},
     {"restart", "spawner"},
     {"config"},
     {""},  # the package itself: what others import
