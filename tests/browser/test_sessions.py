@@ -251,7 +251,13 @@ async def test_it_opens_by_itself_when_it_is_ready(
     await expect(page.locator("#snowy-server-later")).to_contain_text("In the queue")
     await pictures(page, "home")
     # Ten minutes before its end it says so.
-    await page.evaluate("document.querySelector('[data-warn]').dataset.warn = Date.now() / 1000 + 1")
+    await page.evaluate(
+        """const now = Date.now() / 1000;
+           document.querySelector('[data-warn]').dataset.warn = now + 1;
+           document.querySelector('[data-until]').dataset.until = now + 590;
+           const end = document.querySelector('.snowy-left time');
+           end.textContent = new Date((now + 590) * 1000).toTimeString().slice(0, 5);"""
+    )
     await expect(card.get_by_text("Save your work now")).to_be_hidden()
     await expect(card.get_by_text("Save your work now")).to_be_visible()
     await pictures(page, "home-warning")
