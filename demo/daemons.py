@@ -11,6 +11,7 @@ import hashlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,9 +73,18 @@ class Daemons:
             pid, _, started_as = self._pid_file(name).read_text(encoding="ascii").strip().partition(" ")
         except (OSError, UnicodeDecodeError):
             return None
-        if not pid.isdigit() or mark_of(int(pid), self._proc) != self._mark(name):
+        if not pid.isdigit() or self._mark_of(int(pid)) != self._mark(name):
             return None
         return int(pid) if digest in ("", started_as) else None
+
+    def _mark_of(self, pid: int) -> str:
+        """Return the mark of a process; in the middle of an exec it has none for a moment."""
+        for _ in range(10):
+            mark = mark_of(pid, self._proc)
+            if mark or not (self._proc / str(pid)).exists():
+                break
+            time.sleep(0.03)
+        return mark
 
     def start(self, daemon: Daemon) -> bool:
         """Start *daemon* unless it runs as it should already; tell whether it was started."""

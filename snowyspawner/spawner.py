@@ -12,20 +12,21 @@ from weakref import WeakValueDictionary
 from batchspawner import SlurmSpawner
 from batchspawner.batchspawner import BatchSpawnerBase
 from jupyterhub import orm
+from jupyterhub.utils import url_escape_path, url_path_join
 from sqlalchemy import inspect
 from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
-from . import handlers, request, script
+from . import card, handlers, request, script, status
 from . import pages as pages  # its routes are added by importing it
+from . import sessions as sessions  # and so are these
 from .choices import Choices, PrefillError, Typed, mark, typed
 from .errors import SessionError
 from .job import Job, Phase, new_job
 from .life import Life
 from .site import load as load_site
 from .slurm.client import prefix_for
-from .status import Status
 from .words import Words
 
 _REACH_FOR = 5.0
@@ -338,14 +339,17 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self._drop_token(await self.life.stop(0.0 if now else self.stop_grace))
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield an event whenever phase, state or reason changes. Reads memory only."""
-        shown: Status | None = None
-        while True:
-            now = self.life.status
-            if now != shown:
-                shown = now
-                yield now.event()
-            await asyncio.sleep(0.3)
+        """Yield an event when there is something new to say, and heartbeats. Reads memory only."""
+        async for event in status.events(lambda: self.life.status):
+            yield event
+
+    def card(self, failure: BaseException | None = None) -> card.Card:
+        """Return what pages show of this server; *failure* is what its last start ended with, if they are about that.
+
+        Reads memory only.
+        """
+        path = url_path_join(self.user.escaped_name, url_escape_path(self.name))
+        return card.of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
 
     # -- what the job says (called by handlers) ----------------------------------------------------------------
 

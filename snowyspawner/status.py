@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from . import words
 from .job import Job
 from .site import Site
-from .slurm.client import WAITING
+from .slurm.client import WAITING, JobRow
 from .slurm.queue import QueueWatcher, Watched
+from .words import Words
 
 # A single squeue that fails is nobody's business.
 _AWAY_AFTER = 5.0
+#: Seconds between two events of a session about which there is nothing new to say.
+HEARTBEAT = 30.0
+# Seconds between two looks; each is a look into memory.
+_LOOK_EVERY = 0.3
 
 
 class Status(NamedTuple):
     """One session at one moment. Times are in epoch seconds, None where nobody knows."""
 
     percent: int
+    title: str  # a few words
     sentence: str
-    advice: str = ""
+    why: str = ""  # why it is so
+    advice: str = ""  # what to do about it
+    note: str = ""  # how much all this is worth
     phase: str = ""  # a job.Phase; empty: no job
     job_id: str = ""
     state: str = ""  # Slurm's
@@ -34,32 +44,64 @@ class Status(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Join sentence and advice."""
-        return f"{self.sentence} {self.advice}".strip()
+        """Join all that is said."""
+        return " ".join(text for text in (self.sentence, self.why, self.advice, self.note) if text)
 
-    def event(self) -> dict[str, Any]:
-        """Return it as an event of JupyterHub's progress stream; its data is under ``snowy``."""
-        return {"progress": self.percent, "message": self.message, "snowy": self._asdict()}
+    def event(self, news: bool = True) -> dict[str, Any]:
+        """Return it as an event of JupyterHub's progress stream; its data is under ``snowy``.
+
+        Without *news* it has no message: pages write every message that they get into a log.
+        """
+        said = {"message": self.message} if news else {}
+        return {"progress": self.percent, **said, "snowy": self._asdict()}
+
+
+async def events(
+    look: Callable[[], Status],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield an event when there is something new to say, and a heartbeat without a message in between.
+
+    An estimate that moves is no news, as Slurm's do at every look: it travels with the heartbeat. One that appears
+    or goes is.
+    """
+    shown: Status | None = None
+    last = 0.0
+    while True:
+        now = look()
+        news = shown is None or _substance(now) != _substance(shown)
+        if news or clock() - last >= HEARTBEAT:
+            yield now.event(shown is None or now.message != shown.message)
+            shown, last = now, clock()
+        await sleep(_LOOK_EVERY)
+
+
+def _substance(status: Status) -> Status:
+    return status._replace(starts_at=None if status.starts_at is None else 0.0)
 
 
 def of(job: Job | None, watched: Watched | None, watcher: QueueWatcher, site: Site) -> Status:
     """Say what is happening with *job*; *watched* is what Slurm says of it."""
     if job is None:
-        return Status(5, "Handing the job to Slurm.")
+        return Status(5, "Starting", "Handing the job to Slurm.")
     row = watched.row if watched else None
     waiting = row is not None and row.state in WAITING
-    percent, sentence, advice = _say(job, watched)
-    now = time.time()
+    percent, title, sentence, (why, advice, _) = _say(job, watched)
     away = watcher.failing_since
-    if away is not None and now - away > _AWAY_AFTER and job.alive:
+    # A single failure says nothing yet.
+    away = away if away is not None and time.time() - away > _AWAY_AFTER else None
+    note = ""
+    if away is not None and job.alive:
         since = datetime.fromtimestamp(away, site.zone).strftime("%H:%M:%S")
-        advice = f"Slurm is not answering since {since}. Nothing is lost: the job is looked for again and again."
-    elif away is not None and now - away <= _AWAY_AFTER:
-        away = None
+        note = f"Slurm is not answering since {since}. Nothing is lost: the job is looked for again and again."
     return Status(
         percent,
+        title,
         sentence,
+        why,
         advice,
+        note,
         phase=job.phase,
         job_id=job.job_id,
         state=row.state if row else "",
@@ -73,21 +115,27 @@ def of(job: Job | None, watched: Watched | None, watcher: QueueWatcher, site: Si
     )
 
 
-def _say(job: Job, watched: Watched | None) -> tuple[int, str, str]:
+def _say(job: Job, watched: Watched | None) -> tuple[int, str, str, Words]:
     row = watched.row if watched else None
+    queued, nothing = f"Job {job.job_id} is in the queue.", Words("")
     if job.phase == "submitting":
-        return 5, "Handing the job to Slurm.", ""
+        return 5, "Starting", "Handing the job to Slurm.", nothing
     if job.phase in ("stopping", "ended"):
-        return 95, "Stopping.", ""
+        return 95, "Stopping", "The session is being stopped.", nothing
     if job.phase == "pending":
         if watched and watched.hidden(time.time()):
             # The job's claim tells the hub all the same.
-            return 10, f"Job {job.job_id} is in the queue.", "Slurm does not show it to the hub (PrivateData)."
+            return 10, "In the queue", queued, Words("Slurm does not show it to the hub (PrivateData).")
         if row is None:
-            return 10, f"Job {job.job_id} is in the queue.", ""
+            return 10, "In the queue", queued, nothing
         if row.state in WAITING:
-            return 20, f"Job {job.job_id} is in the queue.", words.reason(row.reason)
-        return 50, f"Job {job.job_id} has started on node {row.node}.", ""
+            return 20, "In the queue", queued, words.pending(row.reason)
+        return 50, "Starting", f"Job {job.job_id} has started on node {row.node}.", _unusual(row)
     if job.phase == "launching":
-        return 70, f"JupyterLab is starting on node {job.node}, environment {job.request['environment']}.", ""
-    return 90, f"JupyterLab answers on node {job.node}.", ""
+        environment = job.request["environment"]
+        return 70, "Starting", f"JupyterLab is starting on node {job.node}, environment {environment}.", nothing
+    return 90, "Running", f"JupyterLab answers on node {job.node}.", _unusual(row)
+
+
+def _unusual(row: JobRow | None) -> Words:
+    return Words("") if row is None or row.state == "RUNNING" else words.state(row.state)

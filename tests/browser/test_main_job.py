@@ -75,10 +75,8 @@ async def test_sign_in_choose_start_and_work(page: Page, hub: Hub, users: list[s
 
     # The Stop button of the home page ends the job.
     await page.goto(f"{hub.url}/hub/home")
-    # JupyterHub's own button, which is dead until its script runs.
-    await page.wait_for_function("window._jupyterhub_page_loaded")
-    await page.get_by_role("button", name="Stop My Server").click()
-    await expect(page.get_by_role("button", name="Stop My Server")).to_be_hidden()
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_text("This session was stopped.")).to_be_visible(timeout=15_000)
     states = "PENDING,RUNNING"
     left = slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name, "-t", states, "-o", "%i")
     assert left.split() == []

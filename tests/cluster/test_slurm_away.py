@@ -69,7 +69,7 @@ async def said(hub: Hub, user: str, server: str, what: str, seconds: float = 30)
         async for line in answer.content:
             if line.startswith(b"data: "):
                 event: dict[str, Any] = json.loads(line[6:])
-                if re.search(what, event["message"]):
+                if re.search(what, event.get("message", "")):
                     return event
     raise AssertionError(f"never said: {what}")
 

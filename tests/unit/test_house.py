@@ -25,8 +25,9 @@ FLOORS: list[set[str]] = [
     {"own", "script", "status", "stopping", "summary", "tasks"},
     {"form"},
     {"handlers", "life"},
-    {"choices"},
+    {"card", "choices"},
     {"pages"},
+    {"sessions"},
     {"restart", "spawner"},
     {"config"},
     {""},  # the package itself: what others import

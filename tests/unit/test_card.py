@@ -1,0 +1,154 @@
+"""What the pages show of one server, in every state it can be in."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from snowyspawner import card, words
+from snowyspawner.errors import SessionError
+from snowyspawner.job import Ended, new_job
+from snowyspawner.life import Life
+from snowyspawner.request import from_options
+from snowyspawner.site import load
+from snowyspawner.words import Words
+
+SITE = load("snowy")
+REQUEST = from_options({"environment": "tf-gpu", "time": "1:30:30"}, SITE).model_dump()
+
+
+@pytest.fixture
+async def life() -> Life:
+    return Life(SITE, lambda: None, logging.getLogger("test"), lambda: "alice", lambda: "alice")
+
+
+def with_job(life: Life, phase: Any, **changes: Any) -> Life:
+    job, _ = new_job("", REQUEST)
+    job.phase, job.job_id = phase, "7"
+    for name, value in changes.items():
+        setattr(job, name, value)
+    life.job = job
+    return life
+
+
+@pytest.mark.parametrize(
+    ("phase", "attached", "hub", "kind", "step"),
+    [
+        ("submitting", True, {"pending": "spawn"}, "waiting", 0),
+        ("pending", True, {"pending": "spawn"}, "waiting", 1),
+        ("launching", True, {"pending": "spawn"}, "starting", 2),
+        ("serving", True, {"pending": "spawn"}, "starting", 2),
+        ("serving", False, {"ready": True}, "running", 3),
+        # A hub before this one submitted it; nobody has come to see it yet.
+        ("pending", False, {}, "lost", 1),
+        ("launching", False, {}, "lost", 2),
+        ("stopping", False, {}, "stopping", 2),
+        ("serving", True, {"pending": "stop"}, "stopping", 2),
+    ],
+)
+async def test_kinds(life: Life, phase: str, attached: bool, hub: Any, kind: str, step: int) -> None:
+    life.attached = attached
+    found = card.of(with_job(life, phase), "alice", **hub)
+    assert (found.kind, found.step, found.job_id) == (kind, step, "7")
+
+
+async def test_nothing_has_run_yet(life: Life) -> None:
+    found = card.of(life, "alice")
+    assert (found.kind, found.title, found.again, found.asked) == ("idle", "Not running", False, ())
+
+
+async def test_the_end_is_slurm_s(life: Life) -> None:
+    """Begun plus the limit, of which Slurm makes whole minutes; the warning comes ten minutes before, or half way."""
+    begun = time.time() - 60
+    found = card.of(with_job(life, "serving", begun_at=begun), "alice", ready=True)
+    assert found.ends_at == begun + 91 * 60
+    assert found.warn_from == begun + 81 * 60
+    assert not found.ends_soon
+    with_job(life, "serving", begun_at=begun, request={**REQUEST, "time": 120})
+    found = card.of(life, "alice", ready=True)
+    assert found.warn_from == begun + 60
+    assert found.ends_soon
+    assert card.of(with_job(life, "pending"), "alice", pending="spawn").ends_at is None
+
+
+async def test_what_was_asked_for(life: Life) -> None:
+    assert dict(card.asked(REQUEST, SITE)) == {
+        "Environment": "tf-gpu",
+        "Cores": "4",
+        "GPU": "1 \N{MULTIPLICATION SIGN} NVIDIA T4",
+        "Partition": "core",
+        "Time": "1 hour 30 minutes 30 seconds",
+    }
+    # Of another version, or of a Site that has changed.
+    assert dict(card.asked({"gpu": "a100", "gpu_count": 2}, SITE))["GPU"] == "2 \N{MULTIPLICATION SIGN} a100"
+    assert card.asked({}, SITE) == ()
+
+
+@pytest.mark.parametrize(
+    ("last", "title", "sentence"),
+    [
+        ({"stopped": True, "begun_at": 1.0}, "Stopped", "This session was stopped."),
+        ({"stopped": True}, "Stopped", "This job was cancelled while it waited."),
+        ({"state": "TIMEOUT", "begun_at": 1.0}, "Ended", words.ending("TIMEOUT").sentence),
+        ({"state": "CANCELLED", "by": "root", "begun_at": 1.0}, "Ended", "The job was cancelled by root."),
+        ({"state": "REQUEUED", "begun_at": 1.0}, "Ended", "Slurm has put the job back into the queue"),
+        ({"state": "UNKNOWN", "begun_at": 1.0}, "Ended", "Slurm lost sight of the job"),
+        ({"state": "FAILED", "exit_code": 66, "node": "s1"}, "Ended", "The image /proj/g2020014/"),
+        ({"reason": "launch", "exit_code": 1, "reported": True}, "Not started", "before it answered (exit code 1)"),
+        ({"reason": "slurm", "detail": "sbatch: error: Invalid account"}, "Not started", "charge jobs to this project"),
+        ({"reason": "queue_timeout"}, "Not started", "waited too long"),
+        ({}, "Not started", "The session ended."),
+        ({"state": "<b>", "begun_at": 1.0}, "Ended", "The job ended; Slurm says: <b>."),
+    ],
+)
+async def test_how_it_ended(life: Life, last: dict[str, Any], title: str, sentence: str) -> None:
+    life.last = Ended(job_id="7", request=REQUEST, ended_at=time.time(), **last)
+    found = card.of(life, "alice")
+    assert (found.kind, found.title, found.again) == ("ended", title, True)
+    assert sentence in found.words.sentence
+
+
+async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:
+    life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
+    refused = SessionError(Words("Nothing was started.", "Ask for less.", "time"), reason="request")
+    found = card.of(life, "alice", failure=refused)
+    # Nothing was submitted, so the job before is not what the page is about.
+    assert (found.title, found.words.sentence, found.job_id, found.again) == (
+        "Not started",
+        "Nothing was started.",
+        "",
+        False,
+    )
+    failed = SessionError(Words("No."), reason="launch", detail="code 65", log=["line"])
+    found = card.of(life, "alice", failure=failed)
+    assert (found.words.sentence, found.detail, found.log, found.again) == ("No.", "code 65", ("line",), True)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("boom"), TimeoutError(), OSError(28, "No space left")])
+async def test_no_failure_is_blank(life: Life, failure: Exception) -> None:
+    found = card.of(life, "alice", failure=failure)
+    assert found.title == "Not started"
+    assert found.words.sentence == "The hub could not start this session."
+    assert found.words.advice
+    assert found.detail == str(failure)
+
+
+async def test_times_in_words(life: Life) -> None:
+    found = card.of(life, "alice")
+    now = time.time()
+    assert found.since(now - 59) == "less than a minute"
+    assert found.since(now + 3700) == "1 h 1 min"
+    assert found.since(now - 90000) == "1 d 1 h"
+    assert found.hour(None) == found.iso(None) == found.since(None) == ""
+    assert len(found.hour(now + 3 * 86400)) == len("2027-01-31 15:00")
+
+
+async def test_the_stamp_changes_with_what_is_shown(life: Life) -> None:
+    life.attached = True
+    first = card.of(with_job(life, "pending"), "alice", pending="spawn").stamp
+    assert card.of(life, "alice", pending="spawn").stamp == first
+    with_job(life, "launching", node="s1")
+    assert card.of(life, "alice", pending="spawn").stamp != first
