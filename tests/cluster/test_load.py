@@ -35,9 +35,11 @@ async def busy(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[FaultH
     prologue = load(cluster.site_file).prologue + "\nrenice -n 19 -p $$ >/dev/null"
     made = FaultHub(cluster, cluster.state / "fault-hub", {"prologue": prologue})
     await made.start()
-    yield made
-    await end_all(made, users)
-    await made.stop()
+    try:
+        yield made
+        await end_all(made, users)
+    finally:
+        await made.stop()
 
 
 def rpcs(slurm: Any, cluster: Any) -> dict[str, int]:
@@ -126,7 +128,9 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
     async with sampled(busy) as slow:
         await asyncio.sleep(0.5)
         began = time.monotonic()
-        answers = await asyncio.gather(*(busy.submit(users[n % 3], ONE, f"n{n}") for n in range(40)))
+        answers = await asyncio.gather(
+            *(busy.call("POST", busy._path(users[n % 3], f"n{n}"), {"user_options": ONE}) for n in range(40))
+        )
         assert {status for status, _ in answers} <= {201, 202}
 
         def at_slurm() -> bool:

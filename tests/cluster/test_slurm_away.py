@@ -34,10 +34,12 @@ async def faulty(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[Faul
     """A hub whose Slurm commands may fail."""
     made = FaultHub(cluster, cluster.state / "fault-hub")
     await made.start()
-    yield made
-    made.mend()
-    await end_all(made, users)
-    await made.stop()
+    try:
+        yield made
+        made.mend()
+        await end_all(made, users)
+    finally:
+        await made.stop()
 
 
 async def end_all(hub: Hub, users: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 from traitlets.config import Config
 
 from snowyspawner import ConfigError, SnowySpawner, set_config
@@ -212,3 +213,13 @@ def test_the_filter_is_set_once() -> None:
         set_config(Config())
     filters = [item for item in logging.getLogger("JupyterHub").filters if isinstance(item, QuietRefusals)]
     assert len(filters) == 1
+
+
+def test_sqlite_commits_without_waiting_for_the_disk(tmp_path: Path) -> None:
+    set_config(Config())
+    set_config(Config())  # a second time changes nothing
+    with create_engine(f"sqlite:///{tmp_path}/hub.sqlite").connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
+    with create_engine("sqlite://").connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "memory"
