@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def test_every_room_has_a_floor() -> None:
 def test_a_room_imports_only_from_floors_below(room: str) -> None:
     above = {other for other in imports(room)[0] if FLOOR[other] >= FLOOR[room]}
     assert not above
+
+
+def test_the_architecture_page_says_the_same() -> None:
+    page = (HOUSE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    said = {
+        name.replace("/", "."): int(floor) for floor, name in re.findall(r"^\| (\d+) \| `([\w/]+)\.py` \|", page, re.M)
+    }
+    assert said == {room: floor for room, floor in FLOOR.items() if room not in ("", "slurm")}
 
 
 def test_imports_are_found_at_all() -> None:
