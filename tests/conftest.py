@@ -65,6 +65,8 @@ async def hub(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
 async def users(cluster: Any, hub: Hub, slurm: Any) -> AsyncIterator[list[str]]:
     """The names of the demo accounts. Afterwards none of them has a server or a job left."""
     names = list(cluster.users)
+    if hub.process is None or hub.process.poll() is not None:
+        await hub.start()  # a test that kills it has failed half way: one failure, not all that follow
     yield names
     for name in names:
         status, model = await hub.call("GET", f"/hub/api/users/{name}?include_stopped_servers")

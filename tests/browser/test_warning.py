@@ -25,7 +25,7 @@ async def test_jupyterlab_says_when_the_session_ends(
     page.on("pageerror", lambda error: problems.append(str(error)))
     state = await hub.serve(name, MKL)
     job = state["job"]["job_id"]
-    await sign_in(page, hub, cluster, name)
+    await sign_in(page, hub, name)
     await page.goto(f"{hub.url}/user/{name}/lab?reset")
     left = page.locator(".snowyspawner-time-left")
     await expect(left).to_have_text(re.compile(r"^5[89] min left$"), timeout=60_000)

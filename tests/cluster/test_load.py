@@ -23,7 +23,7 @@ from snowyspawner.slurm.client import SlurmClient
 from snowyspawner.slurm.queue import QueueWatcher
 
 from ..faults import FaultHub, ready, sampled
-from ..hubs import Hub, until
+from ..hubs import Hub
 from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -117,33 +117,6 @@ def _asked_by_people(name: str) -> bool:
     """Whether a command may cause it: not slurmd's reports, not what slurmctld sends."""
     daemons = ("COMPLETE", "EPILOG", "NODE_REGISTRATION", "PING", "STEP", "TERMINATE", "LAUNCH", "STAT")
     return not any(word in name for word in daemons)
-
-
-async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any, slurm: Any, capsys: Any) -> None:
-    """The API never takes longer than 300 ms; all 40 are at Slurm within 5 s."""
-    # Who has started before is known to the hub: that is so for a class of students, too.
-    for user in users:
-        await busy.submit(user, {**ONE, "begin": later(cluster, 3600)}, "first")
-        await busy.end(user, "first")
-    async with sampled(busy) as slow:
-        await asyncio.sleep(0.5)
-        began = time.monotonic()
-        answers = await asyncio.gather(
-            *(busy.call("POST", busy._path(users[n % 3], f"n{n}"), {"user_options": ONE}) for n in range(40))
-        )
-        assert {status for status, _ in answers} <= {201, 202}
-
-        def at_slurm() -> bool:
-            shown = slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", ",".join(users), "-o", "%i").split()
-            return len(shown) >= 40
-
-        await until(at_slurm, 30, "40 jobs at Slurm", every=0.2)
-        took = time.monotonic() - began
-        await asyncio.sleep(5)
-    with capsys.disabled():
-        print(f"\n40 starts at once: at Slurm in {took:.1f} s, API worst {slow.worst * 1000:.0f} ms")
-    assert took <= 5
-    assert slow.worst < 0.3
 
 
 async def test_1000_watched_jobs_do_not_hold_up_the_loop(
