@@ -26,16 +26,13 @@ def kind(path: Path) -> str:
 
 
 def choose(count: int, mine: list[str], where: Path = Path("/dev")) -> list[str]:
-    """Return *count* device files: real GPUs and our own stand-ins first, then names that are free.
+    """Return *count* device files: our own stand-ins first, then real GPUs and names that are free.
 
-    A stand-in of another demo is left to it.
+    A stand-in of another demo is left to it; when one goes, what was chosen here stays.
     """
-    chosen: list[str] = []
-    for number in range(1000):
-        path = where / f"nvidia{number}"
-        if len(chosen) < count and (kind(path) != "stand-in" or str(path) in mine):
-            chosen.append(str(path))
-    return chosen
+    others = [where / f"nvidia{number}" for number in range(1000)]
+    free = [str(path) for path in others if str(path) not in mine and kind(path) != "stand-in"]
+    return sorted([*mine, *free][:count], key=lambda path: (len(path), path))
 
 
 def make(state: State, count: int) -> list[str]:

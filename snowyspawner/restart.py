@@ -38,7 +38,7 @@ async def _when_up() -> None:
 def finish_stops(hub: Any) -> list[str]:
     """Take up every stored stop of *hub* (a JupyterHub) again; return the names of the jobs."""
     found = []
-    for row in hub.db.query(orm.Spawner).filter(orm.Spawner.state.isnot(None)):
+    for row in hub.db.query(orm.Spawner):
         stored = (row.state or {}).get("job") or {}
         if row.user is None or not isinstance(stored, dict) or stored.get("phase") != "stopping":
             continue

@@ -144,8 +144,11 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
     options = sbatch_options(site, request, target)
     if any(re.search(r"[^\x21-\x7e]", option) for option in options):
         raise ValueError("an sbatch option has characters that a script cannot carry")
-    directives = "\n".join(f"#SBATCH {option}" for option in options)
-    prologue = f"\n{site.prologue.strip()}\n" if site.prologue.strip() else ""
+    lines = site.prologue.strip().splitlines()
+    # sbatch reads its options up to the first command only, which is ours; a Site's go last, and so over ours.
+    directives = "\n".join([f"#SBATCH {option}" for option in options] + [s for s in lines if s.startswith("#SBATCH ")])
+    commands = "\n".join(s for s in lines if not s.startswith("#SBATCH ")).strip()
+    prologue = f"\n{commands}\n" if commands else ""
     return f"""#!/bin/bash
 {directives}
 # JupyterLab in {request.environment}, made by snowyspawner.

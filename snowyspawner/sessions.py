@@ -101,7 +101,7 @@ class StopHandler(SessionHandler):
                 await self.stop_single_user(spawner.user, spawner.name)
         elif spawner.job and spawner.job.alive:
             # A hub before this one started it, or could not end it.
-            await spawner.life.in_background("stop", spawner.stop())
+            await spawner.life.tasks.begin("stop", spawner.stop())
 
 
 class AgainHandler(SessionHandler):

@@ -65,9 +65,10 @@ async def pictures(page: Page, name: str) -> None:
     size = page.viewport_size or {"width": 0, "height": 0}
     bottom = await page.evaluate("document.querySelector('main').getBoundingClientRect().bottom + scrollY")
     for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        # Colors that move gently from one to the other would be measured half way.
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         await expect(page.locator("html")).to_have_attribute("data-bs-theme", scheme)
-        await page.wait_for_timeout(200)  # what moves gently has arrived
+        await page.wait_for_timeout(200)
         assert await barriers(page) == []
         await page.set_viewport_size({"width": 1000, "height": int(bottom) + 10})
         await shoot(page, name if scheme == "light" else f"{name}-dark")
@@ -154,6 +155,8 @@ async def test_an_hour_of_waiting_does_not_fill_the_page(page: Page, hub: Hub, u
     await page.clock.install()
     await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
     await expect(page.locator("#snowy-why")).to_be_visible()
+    # With an estimate, as in what follows.
+    await page.evaluate("snowyWaiting.show({progress: 20, snowy: {...snowyWaiting.latest, starts_at: 2e9}})")
     before = await page.evaluate("document.querySelectorAll('*').length")
     await page.clock.fast_forward("01:00:00")
     for _ in range(120):  # heartbeats
@@ -476,6 +479,7 @@ async def test_what_others_wrote_is_text(page: Page, hub: Hub, users: list[str],
     await page.goto(f"{hub.url}/hub/spawn-pending/{name}/slurm")
     await expect(page.locator("#snowy-why")).to_be_visible()
     said = {"sentence": HOSTILE, "why": HOSTILE, "advice": HOSTILE, "note": HOSTILE, "title": HOSTILE, "node": HOSTILE}
+    await page.evaluate("snowyWaiting.stream.close()")  # Slurm's own words must not come after these
     await page.evaluate(
         "said => snowyWaiting.show({message: said.why, snowy: {...snowyWaiting.latest, ...said}})", said
     )

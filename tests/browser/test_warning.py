@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from ..hubs import Hub, until
 from .conftest import shoot
-from .test_main_job import sign_in
+from .steps import sign_in
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
 

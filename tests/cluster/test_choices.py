@@ -321,7 +321,10 @@ async def test_one_job_too_many_is_refused_by_slurm_where_the_site_does_not_say(
     begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
     await hub.submit(guest.name, {**MKL, "begin": begin})
     first = (await hub.job(guest.name))["job_id"]
-    sentence, said = "You have as many jobs here as you may have at a time.", "QOSMaxSubmitJobPerUserLimit"
+    sentence, said = (
+        "You have as many jobs running or waiting here as you may have at a time.",
+        "QOSMaxSubmitJobPerUserLimit",
+    )
     await assert_slurm_refuses(guest, {"partition": "devcore"}, "partition", sentence, said)
     assert queued(slurm, cluster, guest.name) == [first]
 

@@ -88,4 +88,4 @@ async def test_the_hub_accepts_what_slurm_accepts(
     assert len(refused) > 100
     # The verdict of the page is that of the gate behind it.
     for choice, errors in zip(choices, hubs, strict=True):
-        assert request.review(choice, cluster.site, accounts=["g2021027"]).errors == errors
+        assert request.review(choice, cluster.site, accounts=["g2021027", "g2020014"]).errors == errors

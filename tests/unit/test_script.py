@@ -387,3 +387,11 @@ def test_what_the_script_carries_runs_on_python_3_6(carried: ModuleType) -> None
         timeout=60,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_options_in_the_prologue_are_read_by_sbatch(variant: Callable[..., Site], target: Target) -> None:
+    # sbatch stops reading at the first line that is neither empty nor a comment.
+    text = built(variant(prologue="#SBATCH --qos=short\nmodule load apptainer\n"), target)
+    lines = text.splitlines()
+    first_command = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert lines.index("#SBATCH --qos=short") < first_command < lines.index("module load apptainer")
