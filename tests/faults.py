@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class FaultHub(Hub):
 
     def __init__(self, cluster: Any, directory: Path, site: dict[str, Any] | None = None, **traits: Any) -> None:
         super().__init__(cluster, directory)
+        _end_proxy(directory / "proxy.pid")
         shutil.rmtree(directory, ignore_errors=True)
         self.commands, self.faults = directory / "commands", directory / "faults"
         directory.mkdir(parents=True)
@@ -67,6 +68,14 @@ class FaultHub(Hub):
         """Take the faults away again."""
         for name in [command] if command else COMMANDS:
             (self.faults / name).unlink(missing_ok=True)
+
+
+def _end_proxy(pid_file: Path) -> None:
+    """End the proxy of a hub that was killed, which JupyterHub would only do with this file."""
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if b"configurable-http-proxy" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            stop([pid])
 
 
 class Slow:
