@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from snowyspawner.request import form_values
+
 from ..hubs import Hub, account_prefix, until
 from ..people import Person
 
@@ -143,7 +145,11 @@ async def send(person: Person, way: str, choice: dict[str, str], server: str) ->
         assert {field: form.values[field] for field in choice} == choice
         status, back = await person.send(form)
     else:
-        status, back = await person.send(await person.form(server=server), **choice)
+        form = await person.form(server=server)
+        # It offers the last choice; what is not asked for here is to be the Site's own.
+        usual = form_values(person.hub.cluster.site)
+        usual = {field: text for field, text in usual.items() if field in form.values and field != "account"}
+        status, back = await person.send(form, **{**usual, **choice})
     assert status == 302, back.errors
 
 
