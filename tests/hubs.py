@@ -71,7 +71,6 @@ class Hub:
                 start_new_session=True,
             )
         self.session = self.session or aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"})
-        self.url = await until(self._published, 60, f"the hub's address in {self.log_path}")
         await until(self._answers, 60, f"the hub's answer; see {self.log_path}")
 
     def environment(self) -> dict[str, str]:
@@ -100,10 +99,13 @@ class Hub:
         return path.read_text().strip() if path.exists() else ""
 
     async def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log_path.read_text()[-4000:]
+        """Whether this hub answers, and no other: only this one knows our token.
+
+        While its configuration is read, the file may still name the hub whose configuration it is laid over.
+        """
+        self.url = self._published()
         try:
-            status, _ = await self.call("GET", "/hub/api/")
+            status, _ = await self.call("GET", "/hub/api/users?limit=1")
         except aiohttp.ClientError:
             return False
         return status == 200
@@ -120,11 +122,16 @@ class Hub:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Ask the hub, or a server behind its proxy; return status and answer (JSON if it is)."""
+    async def call(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Ask the hub, or a server behind its proxy; return status and answer (JSON if it is).
+
+        We may do everything; *headers* may say that it is somebody else who asks.
+        """
         assert self.session is not None
         data = None if body is None else json.dumps(body)
-        async with self.session.request(method, self.url + path, data=data) as answer:
+        async with self.session.request(method, self.url + path, data=data, headers=headers) as answer:
             text = await answer.text()
             try:
                 return answer.status, json.loads(text)
