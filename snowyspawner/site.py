@@ -320,6 +320,9 @@ class Site(_Model):
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)  # of a shipped site; anything else is a path
 
+# What was loaded, by what was asked for and where; with the files it came from, as they were then.
+_loaded: dict[tuple[str | Path, Path], tuple[Site, dict[Path, tuple[int, ...]]]] = {}
+
 
 def load(source: str | Path | Mapping[str, Any]) -> Site:
     """Load a Site: the name of a shipped one, a path to a YAML file, or a dict.
@@ -329,11 +332,29 @@ def load(source: str | Path | Mapping[str, Any]) -> Site:
 
     Raises `SiteError` with a line per mistake.
     """
-    raw, label = _read(source)
+    key = None if isinstance(source, Mapping) else (source, Path.cwd())
+    # Whatever shows a server asks for its Site, and reading one takes longer than all else in that.
+    known = _loaded.get(key) if key else None
+    if known and all(_stamp(path) == stamp for path, stamp in known[1].items()):
+        return known[0]
+    files: dict[Path, tuple[int, ...]] = {}
+    raw, label = _read(source, files)
     try:
-        return Site.model_validate(raw)
+        site = Site.model_validate(raw)
     except ValidationError as error:
         raise SiteError("\n".join(_explain(label, error))) from None
+    if key:
+        _loaded[key] = site, files
+    return site
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; empty: it cannot be read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def shipped() -> list[str]:
@@ -341,7 +362,10 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in (share_dir() / "sites").glob("*.yaml"))
 
 
-def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[str, Any], str]:
+def _read(
+    source: str | Path | Mapping[str, Any], files: dict[Path, tuple[int, ...]], depth: int = 0
+) -> tuple[dict[str, Any], str]:
+    """Return what the Site says, extended, and its name in messages; note in *files* what was read."""
     if isinstance(source, Mapping):
         raw, label = dict(source), "site"
     else:
@@ -353,6 +377,7 @@ def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[
                 raise SiteError(
                     f"{label}: no such site; there is {', '.join(shipped())}, or give a path with a / or .yaml in it"
                 )
+        files[path] = _stamp(path)
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -369,7 +394,7 @@ def _read(source: str | Path | Mapping[str, Any], depth: int = 0) -> tuple[dict[
             raise SiteError(f"{label}: extends: {base!r}: must be the name or path of another site")
         # A path is looked for beside the file that says it.
         beside = Path(label).parent / base if label != "site" and not _NAME.fullmatch(base) else base
-        raw = _merge(_read(beside, depth + 1)[0], raw)
+        raw = _merge(_read(beside, files, depth + 1)[0], raw)
     return raw, label
 
 

@@ -23,7 +23,7 @@ c.ConfigurableHTTPProxy.pid_file = str(directory / "proxy.pid")
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}
 c.JupyterHub.services = [{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}]
 c.JupyterHub.load_roles = [
-    {"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers"]},
+    {"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers", "tokens"]},
     # Somebody who helps others.
     {"name": "help", "users": [max(c.Authenticator.allowed_users)], "scopes": ["admin:server_state"]},
 ]

@@ -248,7 +248,8 @@ class SlurmClient:
     cluster: str = ""
     slurm_conf: str = ""
     timeout: float = 30.0  # seconds
-    at_once: int = 8
+    # Slurm's commands at once; more would only take the cores from the hub's own answers.
+    at_once: int = field(default_factory=lambda: min(max(4, 2 * (os.cpu_count() or 1)), 16))
     _slots: asyncio.Semaphore = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

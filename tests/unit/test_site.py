@@ -375,6 +375,32 @@ def test_a_relative_path_is_looked_for_beside_the_file_that_says_it(
     assert site.load(tmp_path / "above.yaml").cluster == "below"
 
 
+def test_a_file_is_read_again_only_when_it_or_one_below_has_changed(tmp_path: Path) -> None:
+    below, above = tmp_path / "below.yaml", tmp_path / "above.yaml"
+    below.write_text("extends: snowy\nhub_wait: 5\n")
+    above.write_text("extends: below.yaml\ncluster: above\n")
+    first = site.load(above)
+    assert site.load(above) is first
+    below.write_text("extends: snowy\nhub_wait: 65\n")
+    assert (first.hub_wait, site.load(above).hub_wait) == (5, 65)
+    above.write_text("extends: below.yaml\ncluster: 5\n")
+    with pytest.raises(SiteError, match="cluster: 5"):
+        site.load(above)
+    above.unlink()
+    with pytest.raises(SiteError, match="cannot be read"):
+        site.load(above)
+
+
+def test_the_same_relative_path_is_another_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "site.yaml").write_text(f"extends: snowy\ncluster: {name}\n")
+        monkeypatch.chdir(tmp_path / name)
+        loaded.append(site.load("site.yaml").cluster)
+    assert loaded == ["one", "two"]
+
+
 def test_a_cycle_of_extends_ends_with_an_error(tmp_path: Path) -> None:
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(f"extends: {two}\n")
