@@ -27,7 +27,7 @@ from .job import Job, Phase, new_job
 from .life import Life
 from .site import load as load_site
 from .slurm.client import prefix_for
-from .turns import turn
+from .turns import in_turn
 from .words import Words
 
 _REACH_FOR = 5.0
@@ -117,13 +117,12 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     @default("server_token_scopes")
     def _default_server_token_scopes(self) -> Callable[[Any], Awaitable[list[str]]]:
         # JupyterHub asks for them before what is most of its own work in a start: tokens, in its database.
-        async def in_turn(spawner: Any) -> list[str]:
-            # It has begun to write, and any other request that ends meanwhile would undo that.
+        def scopes(spawner: Any) -> Awaitable[list[str]]:
+            # It has begun to write, and any other request that ends before we go on would undo that.
             inspect(spawner.orm_spawner).session.commit()
-            await turn()
-            return []  # those of the role "server"
+            return in_turn([])  # none of our own: those of the role "server"
 
-        return in_turn
+        return scopes
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[[Any, dict[str, Any]], Awaitable[None]]:
