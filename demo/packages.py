@@ -35,6 +35,7 @@ NEEDED: Mapping[str, str] = {
 }
 BROWSER: Mapping[str, str] = {
     "chromium": "chromium",
+    "git": "git",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
 # For the tests that put a hub's clock ahead.

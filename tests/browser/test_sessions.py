@@ -42,8 +42,8 @@ def queued(slurm: Any, cluster: Any, name: str) -> list[str]:
     return str(slurm("squeue", "-M", cluster.site.cluster, "-h", "-u", name, "-t", states, "-o", "%i")).split()
 
 
-def kill(job_id: str, word: bytes) -> None:
-    """Kill the processes of a job with *word* on their command lines."""
+def kill(job_id: str, word: bytes, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send *how* to the processes of a job with *word* on their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,7 +57,7 @@ def kill(job_id: str, word: bytes) -> None:
     assert found
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)
 
 
 async def pictures(page: Page, name: str) -> None:
@@ -225,6 +225,31 @@ async def test_every_reason_to_wait_has_its_sentence(
     finally:
         slurm(*update, "PartitionName=devcore", "State=UP")
         slurm(*limit, "MaxJobs=-1")
+
+
+async def test_drained_nodes_are_said_to_be_out_of_order(
+    page: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """All nodes of a partition, as before a maintenance; the job starts when they are back."""
+    name, snowy = users[0], cluster.site.cluster
+    nodes = str(slurm("sinfo", "-M", snowy, "-h", "-p", "devcore", "-o", "%N")).strip()
+    update = ["scontrol", "-M", snowy, "update", f"NodeName={nodes}"]
+    slurm(*update, "State=DRAIN", "Reason=maintenance")
+    try:
+        await hub.submit(name, {**ONE, "partition": "devcore"})
+        job = await hub.job(name)
+        await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
+        said = words.pending(
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
+        )
+        await expect(page.locator("#snowy-why")).to_have_text(said.sentence, timeout=20_000)
+        await expect(page.locator("#snowy-why")).to_contain_text("out of order")
+        await expect(page.locator("#snowy-advice")).to_have_text(said.advice)
+        await expect(page.locator("#snowy-estimate")).to_be_hidden()
+        assert queued(slurm, cluster, name) == [job["job_id"]]
+    finally:
+        slurm(*update, "State=RESUME")
+    await page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=90_000)
 
 
 async def test_it_opens_by_itself_when_it_is_ready(
@@ -415,6 +440,98 @@ async def test_a_restarted_hub_does_not_lose_who_waits(
     await plain.get_by_role("button", name="Cancel").click()
     await until(lambda: queued(slurm, cluster, name) == [], 5, "the queue is free")
     await expect(card).to_contain_text("This job was cancelled while it waited.")
+
+
+async def stays(page: Page, path: str) -> None:
+    """Open a page that would go on by itself, and keep it: what it goes to next is answered with "no content"."""
+    await page.unroute_all()
+    await page.goto(path)
+
+    async def nowhere(route: Route) -> None:
+        await (route.fulfill(status=204) if route.request.is_navigation_request() else route.continue_())
+
+    await page.route("**/*", nowhere)
+
+
+async def test_what_is_being_stopped_says_so(page: Page, hub: Hub, users: list[str]) -> None:
+    """At home, where it was followed, and at its own address."""
+    name = users[0]
+    job = (await hub.serve(name, ONE))["job"]
+    await sign_in(page, hub, name, "/hub/home")
+    # It does not hear that it shall end, so that there is time to look.
+    kill(job["job_id"], b"/bin/jupyterhub-singleuser\0", signal.SIGSTOP)
+    stop = asyncio.create_task(hub.call("DELETE", hub._path(name, "")))
+    await asyncio.sleep(0.5)
+    pages = {}
+    for path in ("/hub/home", f"/hub/spawn-pending/{name}", f"/user/{name}/lab"):
+        pages[path] = await page.context.new_page()
+        await stays(pages[path], hub.url + path)
+    home, followed, own = pages.values()
+    await expect(home.locator("#snowy-server--")).to_contain_text(f"Job {job['job_id']} is being ended.")
+    await expect(followed.get_by_role("heading", level=1)).to_have_text(re.compile("topp(ed|ing)"))
+    await expect(own.get_by_role("heading", level=1)).to_have_text("Your session is being stopped")
+    for seen, shot in ((home, "home-stopping"), (followed, "stopping"), (own, "stopping-own")):
+        await pictures(seen, shot)
+    await stop
+    await own.unroute_all()
+    await expect(own.get_by_text("This session was stopped.")).to_be_visible(timeout=30_000)
+
+
+async def test_what_a_restarted_hub_has_found_again_says_so(
+    waiting: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """What is there for the moment before the page goes on by itself."""
+    name = users[0]
+    job = (await hub.job(name))["job_id"]
+    await waiting.goto("about:blank")
+    await hub.stop()
+    await hub.start()
+    await waiting.route("**/hub/snowy/resume/**", lambda route: route.abort())
+    await waiting.goto(f"{hub.url}/hub/home")
+    card = waiting.locator("#snowy-server--")
+    await expect(card).to_contain_text(f"Job {job} is in the queue.")
+    await expect(card.get_by_role("button", name="Go on waiting")).to_be_visible()
+    await pictures(waiting, "home-found-again")
+    await stays(waiting, f"{hub.url}/hub/home")  # its own question takes the session up again
+    await until(lambda: _spawning(hub, name), 15, "the home page takes the session up again")
+    await hub.stop()
+    await hub.start()
+    await waiting.unroute_all()
+    posts = []
+
+    async def nowhere(route: Route) -> None:
+        posts.append(route.request.url)
+        await route.fulfill(status=204)
+
+    await waiting.route("**/hub/snowy/resume/**", nowhere)
+    await waiting.goto(f"{hub.url}/hub/spawn-pending/{name}", wait_until="commit")
+    await expect(waiting.get_by_role("heading", level=1)).to_have_text("Your session is in the queue")
+    await expect(waiting.locator("main")).to_contain_text("Nothing is lost.")
+    await until(lambda: posts, 5, "it goes on by itself")
+    await pictures(waiting, "found-again")
+    await waiting.unroute_all()
+    await waiting.get_by_role("button", name="Go on waiting").click()
+    await expect(waiting.locator("#snowy-why")).to_have_text(words.pending("BeginTime").sentence)
+    assert queued(slurm, cluster, name) == [job]
+
+
+async def _spawning(hub: Hub, name: str) -> bool:
+    model = await hub.model(name)
+    return bool(model and model["pending"] == "spawn")
+
+
+async def test_the_home_of_somebody_who_was_never_here(page: Page, hub: Hub, users: list[str]) -> None:
+    name = users[1]
+    # To the hub it is somebody new.
+    for method, wanted in (("DELETE", 204), ("POST", 201)):
+        status, answer = await hub.call(method, f"/hub/api/users/{name}")
+        assert status == wanted, answer
+    await sign_in(page, hub, name, "/hub/home")
+    await expect(page.locator(".snowy-panel")).to_have_count(1)
+    await expect(page.locator("#snowy-server--")).to_contain_text("Nothing runs here at the moment.")
+    await pictures(page, "home-empty")
+    await page.get_by_role("link", name="Start a session").click()
+    await expect(page.get_by_role("heading", name="Start JupyterLab on Snowy")).to_be_visible()
 
 
 async def test_all_of_it_without_javascript(plain: Page, hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
