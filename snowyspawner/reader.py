@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 from weakref import WeakValueDictionary
 
+from .processes import starting
 from .site import Site
 from .slurm.client import SlurmError, prefix_for
 
@@ -176,7 +177,7 @@ class Reader:
     async def _run(self, account: pwd.struct_passwd, words: tuple[str, ...]) -> bytes:
         argv, data = self._command(account)
         try:
-            transport, helper = await asyncio.get_running_loop().subprocess_exec(
+            start = asyncio.get_running_loop().subprocess_exec(
                 lambda: _Helper(data),
                 *argv,
                 *words,
@@ -184,6 +185,7 @@ class Reader:
                 env={"PATH": "/usr/bin:/bin"},
                 cwd="/",
             )
+            transport, helper = await starting(start)
         except OSError as error:
             raise HelperError(f"{argv[0]} could not be started: {error.strerror}.") from None
         try:

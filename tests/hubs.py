@@ -114,10 +114,17 @@ class Hub:
         """End the hub process. Its jobs live on."""
         assert self.process is not None
         self.process.send_signal(how)
-        await asyncio.to_thread(self.process.wait, 30)
-        if self.session and how != signal.SIGKILL:
-            await self.session.close()
-            self.session = None
+        try:
+            await asyncio.to_thread(self.process.wait, 30)
+        except subprocess.TimeoutExpired:
+            # One that hangs would spoil the tests after this one.
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait, 10)
+            raise AssertionError(f"the hub does not end; see {self.log_path}") from None
+        finally:
+            if self.session and how != signal.SIGKILL:
+                await self.session.close()
+                self.session = None
 
     def log(self) -> str:
         return self.log_path.read_text()

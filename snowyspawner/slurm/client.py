@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from ..processes import starting
 from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
 from .reservations import RESERVATIONS, Reservation, parse_reservations
 
@@ -372,7 +373,7 @@ class SlurmClient:
     ) -> tuple[str, str]:
         async with self._slots:
             try:
-                process = await asyncio.create_subprocess_exec(
+                start = asyncio.create_subprocess_exec(
                     *prefix,
                     _find(command),
                     *args,
@@ -384,6 +385,7 @@ class SlurmClient:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                 )
+                process = await starting(start)
             except OSError as error:
                 raise SlurmError(command, -1, f"{command} could not be started: {error.strerror}") from None
             try:

@@ -138,8 +138,8 @@ class QueueWatcher:
             # Jitter, so that several hubs do not come in step.
             wait = self.interval(time.time()) * random.uniform(0.9, 1.1)  # noqa: S311
             try:
-                await asyncio.wait_for(self._kick.wait(), wait)
-            except (TimeoutError, asyncio.TimeoutError):
+                await within(self._kick.wait(), wait)
+            except asyncio.TimeoutError:
                 continue
             # Kicks that come together are one look.
             await asyncio.sleep(0.2)

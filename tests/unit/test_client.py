@@ -416,6 +416,24 @@ async def test_a_caller_that_is_cancelled_leaves_no_command_behind(
     assert not alive(int(noted.read_text()))
 
 
+@pytest.mark.parametrize("rounds", range(8))
+async def test_a_hub_that_shuts_down_does_not_wait_for_a_command_that_starts(slurm: StandIns, rounds: int) -> None:
+    """It cancels every task there is, asyncio's own that connects pipes among them, and waits for all."""
+    slurm.answer("squeue", then="exec sleep 60")
+    mine = asyncio.all_tasks()
+    call = asyncio.create_task(SlurmClient().queue(["17"]))
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    every = asyncio.all_tasks() - mine
+    for task in every:
+        task.cancel()
+    _, pending = await asyncio.wait(every, timeout=5)
+    assert not pending
+    assert call.cancelled()
+    noted = slurm.directory / "squeue.pid"
+    assert not (noted.exists() and noted.read_text() and alive(int(noted.read_text())))
+
+
 async def test_no_more_than_a_few_commands_run_at_once(
     slurm: StandIns, aeventually: Callable[..., Awaitable[Any]]
 ) -> None:

@@ -15,7 +15,8 @@ HOUSE = Path(snowyspawner.__file__).parent
 
 # From the ground up. Rooms of slurm/ stand on several floors: facts and queue on the client, that on what it parses.
 FLOORS: list[set[str]] = [
-    {"_share", "chores", "flags", "helper", "launcher", "metrics", "slurm", "slurm.reasons", "slurm.reservations"}
+    {"_share", "chores", "flags", "helper", "launcher", "metrics", "processes", "slurm"}
+    | {"slurm.reasons", "slurm.reservations"}
     | {"slurm.times", "turns"},
     {"slurm.nodes", "words"},
     {"slurm.client"},
