@@ -7,6 +7,7 @@ the hub starts: a mistake names the key, the value and what is allowed, and nobo
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -346,6 +347,23 @@ def load(source: str | Path | Mapping[str, Any]) -> Site:
     if key:
         _loaded[key] = site, files
     return site
+
+
+def load_or_keep(source: str | Path | Mapping[str, Any], log: logging.Logger | logging.LoggerAdapter[Any]) -> Site:
+    """Load a Site as `load` does; if its file has been changed into one that cannot be used, keep what it was.
+
+    The mistakes are logged, once for each change. Raises `SiteError` when nothing was loaded before.
+    """
+    try:
+        return load(source)
+    except SiteError as error:
+        key = (source, Path.cwd())
+        if isinstance(source, Mapping) or key not in _loaded:
+            raise
+        log.error("The site was changed and cannot be used; the hub goes on with the one before:\n%s", error)
+        kept, files = _loaded[key]
+        _loaded[key] = kept, {path: _stamp(path) for path in files}
+        return kept
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

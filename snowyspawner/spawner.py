@@ -25,7 +25,7 @@ from .choices import Choices, PrefillError, Typed, mark, typed
 from .errors import SessionError
 from .job import Job, Phase, new_job
 from .life import Life
-from .site import load as load_site
+from .site import load_or_keep
 from .slurm.client import prefix_for
 from .turns import in_turn
 from .words import Words
@@ -171,7 +171,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
         life: Life | None = lives.get(self.orm_spawner.id) if session else None
         if life is None or not life.tasks.busy:
-            life = Life(load_site(self.site), *hooks, timeout=self.command_timeout)
+            life = Life(load_or_keep(self.site, self.log), *hooks, timeout=self.command_timeout)
             if session and self.orm_spawner.id is not None:
                 lives[self.orm_spawner.id] = life
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,31 @@ def test_a_file_is_read_again_only_when_it_or_one_below_has_changed(tmp_path: Pa
     above.unlink()
     with pytest.raises(SiteError, match="cannot be read"):
         site.load(above)
+
+
+def test_a_file_that_goes_wrong_while_the_hub_runs_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, log = tmp_path / "site.yaml", logging.getLogger("hub")
+    file.write_text("extends: snowy\ncluster: 5\n")
+    with pytest.raises(SiteError, match="cluster: 5"):
+        site.load_or_keep(file, log)
+    file.write_text("extends: snowy\ncluster: one\n")
+    first = site.load_or_keep(file, log)
+    file.write_text("extends: snowy\ncluster: 57\n")
+    for _ in range(3):
+        assert site.load_or_keep(file, log) is first
+    assert [record.getMessage() for record in caplog.records] == [
+        "The site was changed and cannot be used; the hub goes on with the one before:\n"
+        f"{file}: cluster: 57: must be text: put it in quotes"
+    ]
+    file.unlink()
+    assert site.load_or_keep(file, log) is first
+    file.write_text("extends: snowy\ncluster: two\n")
+    assert site.load_or_keep(file, log).cluster == "two"
+    assert len(caplog.records) == 2
+    with pytest.raises(SiteError, match="no such key"):
+        site.load_or_keep({"extends": "snowy", "nosuch": 1}, log)
 
 
 def test_the_same_relative_path_is_another_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
