@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from . import estimate, request, script, summary, words
 from .errors import SessionError
 from .form import Known, render
 from .job import job_name
+from .life import Life
 from .own import Own, load_own, offered
 from .reader import ReadError, shared_reader
 from .site import Site
@@ -53,10 +55,41 @@ def mark(errors: Mapping[str, str]) -> bool:
     return sent is not None
 
 
-class Choices:
-    """The form of one server. *spawner* is JupyterHub's; `form` reads memory only, Slurm is never waited for."""
+class Server(Protocol):
+    """What the hub's pages know of a `SnowySpawner`. What is JupyterHub's has no types."""
 
-    def __init__(self, spawner: Any) -> None:
+    life: Life
+    choices: Choices
+    name: str
+    display_name: str
+    user: Any
+    hub: Any
+    log: Any
+    orm_spawner: Any
+    pending: str | None
+    active: bool
+    ready: bool
+
+    def store(self) -> None:
+        """Write the state at once."""
+
+    def target(self, job_name: str, account: pwd.struct_passwd) -> script.Target:
+        """Return what the script of a job of this server needs beside the choice."""
+
+    async def stop(self) -> None:
+        """End the job."""
+
+    async def poll_and_notify(self) -> int | None:
+        """Ask whether it runs; JupyterHub learns of its end."""
+
+    def get_options_form(self) -> Awaitable[str]:
+        """Return the form's HTML."""
+
+
+class Choices:
+    """The form of one server; `form` reads memory only, Slurm is never waited for."""
+
+    def __init__(self, spawner: Server) -> None:
         self.spawner = spawner
         self.stored = Own()  # the default server's is the person's; see `own`
 
@@ -65,14 +98,12 @@ class Choices:
     @property
     def site(self) -> Site:
         """The cluster."""
-        site: Site = self.spawner.life.site
-        return site
+        return self.spawner.life.site
 
     @property
     def facts(self) -> Facts:
         """What Slurm says of people and partitions."""
-        facts: Facts = self.spawner.life.facts
-        return facts
+        return self.spawner.life.facts
 
     def accounts(self) -> list[str] | None:
         """Return the person's projects as far as they are known."""
@@ -255,8 +286,7 @@ class Choices:
     async def _target(self) -> script.Target:
         life = self.spawner.life
         account = life.known_account or await life.account()
-        target: script.Target = self.spawner.target(job_name(self.spawner.name, "0" * 8), account)
-        return target
+        return self.spawner.target(job_name(self.spawner.name, "0" * 8), account)
 
     # -- when would it start -----------------------------------------------------------------------------------
 

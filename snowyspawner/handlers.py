@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from batchspawner.api import BatchSpawnerAPIHandler
 from jupyterhub import orm
@@ -28,6 +28,29 @@ _BODY_LIMIT = 64 * 1024
 _IDENTITY = {"server": int, "name": str, "secret": str, "job_id": str, "node": str}
 # Tasks that nobody awaits are kept here, or they could be collected half done.
 _resuming: set[asyncio.Task[None]] = set()
+
+
+class Claimed(Protocol):
+    """What a job reaches of its `SnowySpawner`. The dicts are answers; None: the hub has to take the job up again."""
+
+    name: str
+    job_id: str
+    user: Any
+    pending: str | None
+    ready: bool
+
+    @property
+    def job(self) -> Job | None:
+        """The job of this server, if there is one."""
+
+    def claimed(self, job_id: str, node: str) -> dict[str, Any] | None:
+        """Hand the job its server's environment."""
+
+    def serving(self, port: int, node: str) -> dict[str, Any] | None:
+        """Note where the server answers."""
+
+    def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any] | None:
+        """Note why the job cannot serve, or no longer does."""
 
 
 class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
@@ -61,17 +84,17 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
             raise web.HTTPError(400, "node: not a node's name")
         return dict(body)
 
-    def find(self, body: dict[str, Any]) -> Any:
+    def find(self, body: dict[str, Any]) -> Claimed:
         """Return the spawner whose job this is. 404 for everybody else, whatever is wrong."""
         row = self.db.get(orm.Spawner, body["server"]) if 0 < body["server"] < 2**31 else None
         if row is not None and row.user is not None:
-            spawner = self.users[row.user].spawners[row.name]
-            job: Job | None = spawner.job
+            spawner: Claimed = self.users[row.user].spawners[row.name]
+            job = spawner.job
             if job and job.knows(body["secret"]) and job.name == body["name"] and job.job_id in ("", body["job_id"]):
                 return spawner
         raise web.HTTPError(404, "no such job")
 
-    def reply(self, spawner: Any, answer: dict[str, Any] | None) -> None:
+    def reply(self, spawner: Claimed, answer: dict[str, Any] | None) -> None:
         """Send *answer*; without one (the hub was restarted meanwhile) take the session up again and send 202."""
         if answer is None:
             self.resume(spawner)
@@ -79,7 +102,7 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(answer or {}))
 
-    def resume(self, spawner: Any) -> None:
+    def resume(self, spawner: Claimed) -> None:
         """Start the spawn that will attach to this job."""
         if spawner.pending or spawner.ready:
             return

@@ -19,7 +19,7 @@ from tornado.httputil import url_concat
 
 from . import request, summary
 from ._share import share_dir
-from .choices import Typed, typed
+from .choices import Server, Typed, typed
 from .errors import SessionError
 from .estimate import TooOftenError
 from .own import checked_name
@@ -42,7 +42,7 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
     """What the form's pages have in common: whose form it is, what was sent, how it is answered."""
 
     server_name = ""
-    spawner: Any
+    spawner: Server
 
     @property
     def wants_json(self) -> bool:
@@ -67,7 +67,7 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
             raise web.HTTPError(400, "must be an object: a value for each field")
         return {field: value for field, value in body.items() if not field.startswith("_")}
 
-    async def find(self) -> Any:
+    async def find(self) -> Server:
         """Find the spawner whose form it is: the person's own, or that of somebody whose servers they may start.
 
         A named server's row may not exist yet, and looking at a form makes none: then it is the default server's.
@@ -78,11 +78,12 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         return self.spawner
 
     @needs_scope("servers")  # type: ignore[untyped-decorator]
-    async def _allowed(self, user_name: str, server_name: str) -> Any:
+    async def _allowed(self, user_name: str, server_name: str) -> Server:
         user = self.find_user(user_name)
         if user is None:
             raise web.HTTPError(404, "no such user")
-        return user.spawners[server_name] if server_name in user.orm_spawners else user.spawner
+        spawner: Server = user.spawners[server_name] if server_name in user.orm_spawners else user.spawner
+        return spawner
 
     def reply(self, answer: dict[str, Any], status: int = 200) -> None:
         """Send *answer* as JSON."""

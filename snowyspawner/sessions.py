@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from jupyterhub.handlers import default_handlers
 from jupyterhub.handlers.base import BaseHandler
@@ -19,7 +19,10 @@ from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
 from pydantic import ValidationError
 from tornado import web
 
+from .card import Card
+from .choices import Server
 from .errors import SessionError
+from .job import Job
 from .reader import ReadError, shared_reader
 from .request import SessionRequest
 
@@ -33,20 +36,34 @@ _LET_GO = 1.0
 _tasks: set[asyncio.Task[Any]] = set()
 
 
+class Session(Server, Protocol):
+    """What is asked here of a `SnowySpawner` beside the form."""
+
+    # JupyterHub's own note of the start under way; its DELETE of a server cancels that, too.
+    _spawn_future: asyncio.Future[Any] | None
+
+    @property
+    def job(self) -> Job | None:
+        """The job of this server, if there is one."""
+
+    def card(self) -> Card:
+        """Return what pages show of this server."""
+
+
 class SessionHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
     """What they have in common: whose session it is, and where to go on."""
 
-    def session(self, user_name: str, server_name: str) -> Any:
+    def session(self, user_name: str, server_name: str) -> Session:
         """Return the spawner. 404 if there is no such server; asking does not make one."""
         user = self.find_user(user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
             raise web.HTTPError(404, "No such session")
-        spawner = user.spawners[server_name]
+        spawner: Session = user.spawners[server_name]
         if not hasattr(spawner, "life"):
             raise web.HTTPError(404, "Not a session of Slurm's")
         return spawner
 
-    def go_on(self, page: str, spawner: Any = None) -> None:
+    def go_on(self, page: str, spawner: Session | None = None) -> None:
         """Send the browser to a page of the hub, of this server if one is given."""
         where = (spawner.user.escaped_name, url_escape_path(spawner.name)) if spawner else ()
         self.redirect(url_path_join(self.hub.base_url, page, *where), status=303)
@@ -80,7 +97,7 @@ class StopHandler(SessionHandler):
         await self.begin(self._end(spawner))
         self.go_on("home")
 
-    async def _end(self, spawner: Any) -> None:
+    async def _end(self, spawner: Session) -> None:
         for _ in range(int(_CHECKED / 0.2)):
             if spawner.pending != "check":
                 break
@@ -123,7 +140,7 @@ class AgainHandler(SessionHandler):
             await self.start(spawner, options)
         self.go_on("spawn-pending", spawner)
 
-    def options(self, spawner: Any) -> dict[str, str] | None:
+    def options(self, spawner: Session) -> dict[str, str] | None:
         """Return what was chosen for the session that has ended; None when nothing can be made of it."""
         stored = spawner.life.last.request if spawner.life.last else {}
         try:
@@ -134,7 +151,7 @@ class AgainHandler(SessionHandler):
         begin = options["begin"] if (stored.get("begin") or 0) > time.time() + 60 else ""
         return {**options, "begin": begin, "reservation": ""}
 
-    async def start(self, spawner: Any, options: dict[str, str] | None) -> None:
+    async def start(self, spawner: Session, options: dict[str, str] | None) -> None:
         """Start the server as JupyterHub's form does. What fails is on the page that comes next."""
         user, name = spawner.user, spawner.name
         spawner = user.get_or_create_spawner(name, spawner.display_name, replace_failed=True)
