@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -68,6 +70,47 @@ class FaultHub(Hub):
         """Take the faults away again."""
         for name in [command] if command else COMMANDS:
             (self.faults / name).unlink(missing_ok=True)
+
+
+# Each of Slurm's commands, with a switch: away (as a controller that does not answer, for as many seconds as the file
+# says), or answering what a file says.
+_SWITCH = """#!/bin/sh
+if [ -e '{directory}/away' ]; then
+  sleep "$(cat '{directory}/away')"; echo 'Unable to contact slurm controller' >&2; exit 1
+fi
+if [ -e '{directory}/{name}.sh' ]; then . '{directory}/{name}.sh'; fi
+exec '{real}' "$@"
+"""
+
+
+class SwitchedHub(Hub):
+    """A hub whose Slurm commands can be switched, for people without an account here."""
+
+    def command(self) -> list[str]:
+        path = f"{self.directory}/bin:{os.environ['PATH']}"
+        return ["env", f"PATH={path}", sys.executable, "-m", "jupyterhub", "-f", str(self.config)]
+
+
+@asynccontextmanager
+async def switched_hub(cluster: Any, site: dict[str, Any] | None = None) -> AsyncIterator[SwitchedHub]:
+    """A `SwitchedHub` that runs; *site* is laid over the cluster's."""
+    directory: Path = cluster.state / "form-hub"
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "bin").mkdir(parents=True)
+    for name in ("sinfo", "squeue", "scontrol", "sacctmgr", "sbatch"):
+        program = directory / "bin" / name
+        real = shutil.which(name, path=cluster.env.get("PATH"))
+        program.write_text(_SWITCH.format(directory=directory, name=name, real=real))
+        program.chmod(0o755)
+    laid_over = {"extends": str(cluster.state / "site.yaml"), **(site or {})}
+    (directory / "default.yaml").write_text(yaml.safe_dump(laid_over))
+    hub = SwitchedHub(cluster, directory, Path(__file__).parent / "form_hub_config.py")
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        (directory / "away").unlink(missing_ok=True)
+        await hub.stop()
 
 
 def _end_proxy(pid_file: Path) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
-from ..hubs import ROOT, Hub, until
+from ..faults import switched_hub
+from ..hubs import Hub, until
 from ..people import Form
 from .test_form_server import CPU, Visitor
 
@@ -26,43 +22,12 @@ pytestmark = pytest.mark.cluster
 
 HOSTILE = "</script><script>alert(1)</script>'\"{{7*7}}😀"
 
-# Each of Slurm's commands, with a switch: away (as a controller that does not answer), or answering what a file says.
-SWITCH = """#!/bin/sh
-if [ -e '{directory}/away' ]; then sleep 25; echo 'Unable to contact slurm controller' >&2; exit 1; fi
-if [ -e '{directory}/{name}.sh' ]; then . '{directory}/{name}.sh'; fi
-exec '{real}' "$@"
-"""
-
-
-class SwitchedHub(Hub):
-    """A hub whose Slurm commands can be switched."""
-
-    def command(self) -> list[str]:
-        path = f"{self.directory}/bin:{os.environ['PATH']}"
-        return ["env", f"PATH={path}", sys.executable, "-m", "jupyterhub", "-f", str(self.config)]
-
 
 @pytest.fixture
 async def alone(cluster: Any) -> AsyncIterator[Hub]:
-    directory: Path = cluster.state / "form-hub"
-    shutil.rmtree(directory, ignore_errors=True)
-    (directory / "bin").mkdir(parents=True)
-    for name in ("sinfo", "squeue", "scontrol", "sacctmgr", "sbatch"):
-        program = directory / "bin" / name
-        real = shutil.which(name, path=cluster.env.get("PATH"))
-        program.write_text(SWITCH.format(directory=directory, name=name, real=real))
-        program.chmod(0o755)
-    site = {
-        "extends": str(cluster.state / "site.yaml"),
-        "environments": {"tf-mkl": {"description": HOSTILE}},
-        "partitions": {"core": {"display_name": HOSTILE}},
-    }
-    (directory / "default.yaml").write_text(yaml.safe_dump(site))
-    hub = SwitchedHub(cluster, directory, ROOT / "tests" / "form_hub_config.py")
-    await hub.start()
-    yield hub
-    (directory / "away").unlink(missing_ok=True)
-    await hub.stop()
+    site = {"environments": {"tf-mkl": {"description": HOSTILE}}, "partitions": {"core": {"display_name": HOSTILE}}}
+    async with switched_hub(cluster, site) as hub:
+        yield hub
 
 
 class Guest(Visitor):
@@ -89,7 +54,7 @@ class Guest(Visitor):
 async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub) -> None:
     """At the very first visit there is nothing to show but the Site's own; later, what was known last."""
     away = alone.directory / "away"
-    away.touch()
+    away.write_text("25")  # as long as a controller that does not answer takes
     async with Guest(alone, "ann") as ann:
         for _ in range(3):
             seconds, page = await ann.timed("/hub/spawn/ann")
@@ -118,7 +83,7 @@ async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub
         await until(well, 90, "the form without the note", every=2)
         _, answer = await ann.ask("check", CPU)
         assert answer["facts"]["core"]["total_cores"] > 0
-        away.touch()
+        away.write_text("25")
         await until(said, 90, "the note again", every=2)
         _, answer = await ann.ask("check", CPU)
         assert answer["facts"]["core"]["total_cores"] > 0
