@@ -332,8 +332,7 @@ class Choices:
 
     async def _sooner(self, choice: request.SessionRequest, start: int) -> dict[str, Any] | None:
         """Try a few other ways to have nearly the same; return the one that starts first, if any does sooner."""
-        best: tuple[int, dict[str, str]] | None = None
-        options = choice.options(self.site)
+        best: tuple[int, request.SessionRequest] | None = None
         for tried, other in enumerate(self.alternatives(choice)):
             if tried == _ALTERNATIVES:
                 break
@@ -345,13 +344,14 @@ class Choices:
             except estimate.TooOftenError:
                 break
             if answer.good and answer.start and answer.start < (best[0] if best else start) - estimate.NOW:
-                changed = other.options(self.site)
-                best = answer.start, {name: changed[name] for name in changed if changed[name] != options[name]}
+                best = answer.start, other
         if best is None:
             return None
-        what = " and ".join(f"{name} {text or 'as usual'}" for name, text in best[1].items())
-        sentence = f"With {what} it would start {estimate.say_wait(best[0], time.time())}."
-        return {"sentence": sentence, "start": best[0], "values": best[1]}
+        before, after = choice.options(self.site), best[1].options(self.site)
+        what = summary.difference(choice, best[1], self.site)
+        sentence = f"{what[:1].upper()}{what[1:]} it would start {estimate.say_wait(best[0], time.time())}."
+        values = {field: text for field, text in after.items() if text != before[field]}
+        return {"sentence": sentence, "start": best[0], "values": values}
 
     def alternatives(self, choice: request.SessionRequest) -> Iterator[request.SessionRequest]:
         """Yield what is nearly the same and possible: in another partition, then as the presets have it."""

@@ -28,8 +28,24 @@ def cost(request: SessionRequest, site: Site) -> str:
         f"{_number(memory / 1000)} GB",
     ]
     if request.gpu:
-        parts.append(f"{request.gpu_count} {site.gpus[request.gpu].display_name or request.gpu}")
+        parts.append(f"{request.gpu_count} {_gpu_name(request.gpu, site)}")
     return ", ".join(parts)
+
+
+def difference(request: SessionRequest, other: SessionRequest, site: Site) -> str:
+    """Say where, with what environment and with what GPU *other* is not *request*: ``in devcore, without a GPU``."""
+    parts = []
+    if other.environment != request.environment:
+        parts.append(f"with {other.environment}")
+    if other.partition != request.partition:
+        parts.append(f"in {other.partition}")
+    if (other.gpu, other.gpu_count) != (request.gpu, request.gpu_count):
+        parts.append(f"with {other.gpu_count} {_gpu_name(other.gpu, site)}" if other.gpu else "without a GPU")
+    return ", ".join(parts)
+
+
+def _gpu_name(gpu: str, site: Site) -> str:
+    return site.gpus[gpu].display_name or gpu
 
 
 def said(read: Mapping[str, Any], site: Site) -> dict[str, str]:

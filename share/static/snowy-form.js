@@ -489,6 +489,7 @@
       place.replaceChildren(make("p", { textContent: error.message }));
       announce(error.message);
     }
+    place.scrollIntoView({ block: "nearest" }); // not under the bar
   });
 
   on("snowy-script", "click", async (event) => {
@@ -504,6 +505,7 @@
       const place = by("snowy-estimate-answer");
       place.hidden = false;
       place.replaceChildren(make("p", { textContent: error.message }));
+      place.scrollIntoView({ block: "nearest" });
       announce(error.message);
     }
   });
@@ -530,6 +532,7 @@
     const path = answer?.link ?? `${location.pathname}?${Object.entries(values).map(([name, value]) => `opt-${name}=${encodeURIComponent(value)}`).join("&")}`;
     field.value = new URL(path, location.href).href;
     by("snowy-link-answer").hidden = false;
+    by("snowy-link-answer").scrollIntoView({ block: "nearest" });
     if (!(await copy(field.value, by("snowy-copy-link"), "Link copied"))) {
       field.focus();
       field.select();

@@ -95,7 +95,11 @@ async def test_what_would_start_sooner_is_one_press_away(
     await settled(page)
     await page.get_by_role("button", name="When would this start?").click()
     answer = page.locator("#snowy-estimate-answer")
-    await expect(answer).to_contain_text("it would start now.", timeout=30_000)
+    await expect(answer).to_contain_text("without a GPU it would start now.", timeout=30_000)
+    answered, bar = await answer.bounding_box(), await page.locator(".snowy-bar").bounding_box()
+    assert answered is not None
+    assert bar is not None
+    assert answered["y"] + answered["height"] <= bar["y"], "it stands under the bar"
     await shoot(page, "form-sooner")
     assert await barriers(page) == []
     await answer.get_by_role("button", name="Choose that").click()

@@ -41,6 +41,25 @@ def test_memory_asked_for_is_what_counts(variant: Callable[..., Site]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"environment": "tf-mkl", "partition": "devcore", "gpu": "none"}, "with tf-mkl, in devcore, without a GPU"),
+        ({"partition": "node"}, "in node"),
+        ({"gpu": "none"}, "without a GPU"),
+        ({}, ""),
+    ],
+)
+def test_another_choice_is_told_by_what_differs(snowy: Site, other: dict[str, Any], said: str) -> None:
+    one = from_options({}, snowy)
+    assert summary.difference(one, from_options(other, snowy), snowy) == said
+
+
+def test_a_gpu_where_there_was_none_is_named(snowy: Site) -> None:
+    without, one = from_options({"gpu": "none"}, snowy), from_options({}, snowy)
+    assert summary.difference(without, one, snowy) == "with 1 NVIDIA T4"
+
+
+@pytest.mark.parametrize(
     ("choice", "said"),
     [
         ({"time": "30", "begin": ""}, {"time": "30 minutes", "begin": "now"}),
