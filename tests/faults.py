@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from demo.commands import open_umask
 from demo.daemons import Daemons, stop
 
 from .hubs import Hub, until
@@ -40,9 +41,9 @@ class FaultHub(Hub):
         _end_proxy(directory / "proxy.pid")
         shutil.rmtree(directory, ignore_errors=True)
         self.commands, self.faults = directory / "commands", directory / "faults"
-        directory.mkdir(parents=True)
-        for path in (self.commands, self.faults):
-            path.mkdir()
+        with open_umask():  # people run what is in them
+            for path in (self.commands, self.faults):
+                path.mkdir(parents=True)
         for name in COMMANDS:
             wrapper = self.commands / name
             text = _WRAPPER.format(name=name, fault=self.faults / name, real=shutil.which(name))
@@ -96,7 +97,8 @@ async def switched_hub(cluster: Any, site: dict[str, Any] | None = None) -> Asyn
     """A `SwitchedHub` that runs; *site* is laid over the cluster's."""
     directory: Path = cluster.state / "form-hub"
     shutil.rmtree(directory, ignore_errors=True)
-    (directory / "bin").mkdir(parents=True)
+    with open_umask():
+        (directory / "bin").mkdir(parents=True)
     for name in ("sinfo", "squeue", "scontrol", "sacctmgr", "sbatch"):
         program = directory / "bin" / name
         real = shutil.which(name, path=cluster.env.get("PATH"))
