@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from .flags import from_line
 from .rules import either, rules_of, violations
 from .site import Site
-from .slurm.times import DURATION_HELP, format_duration, parse_duration
+from .slurm.times import DURATION_HELP, format_duration, parse_begin, parse_duration
 
 #: The fields of a request, in the order of the form.
 FIELDS = (
@@ -328,10 +328,10 @@ class _Check:
 
     def begin(self) -> int | None:
         text = self.text("begin")
-        if "begin" in self.errors or text in ("", "now"):
+        if "begin" in self.errors or text.lower() in ("", "now"):
             return None
         try:
-            begin = _read_begin(text, datetime.fromtimestamp(self.now, self.site.zone))
+            begin = parse_begin(text, datetime.fromtimestamp(self.now, self.site.zone))
         except ValueError as error:
             self.errors["begin"] = f"{_show(text)} {error}"
             return None
@@ -371,34 +371,6 @@ class _Check:
         # The course's own way to say none was --gres=gpu:t4:0.
         number = int(count or "1")
         return (name, number) if number else ("", 0)
-
-
-def _read_begin(text: str, now: datetime) -> int:
-    """Read a time of day (today, or tomorrow if that has passed) or a date with time, in the zone of *now*."""
-    if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", text, re.ASCII):
-        hour, minute, second = (int(part or 0) for part in match.groups())
-        today = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
-        tomorrow = (today.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=now.tzinfo)
-        later = [at for at in (*_both(today), tomorrow) if at.timestamp() > now.timestamp()]
-        moment = later[0]
-    elif re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?", text, re.ASCII):
-        try:
-            given = datetime.fromisoformat(text).replace(tzinfo=now.tzinfo)
-        except ValueError:
-            raise ValueError("is no date of the calendar") from None
-        moment = next((at for at in _both(given) if at.timestamp() >= now.timestamp()), given)
-    else:
-        raise ValueError("is not a time: write 15:00, 2026-01-31T15:00, or now")
-    seconds = int(moment.timestamp())
-    # When clocks go forward, an hour does not exist: its times come back from the epoch as others.
-    if datetime.fromtimestamp(seconds, now.tzinfo).replace(tzinfo=None) != moment.replace(tzinfo=None, fold=0):
-        raise ValueError("does not exist: the clocks go forward in that hour")
-    return seconds
-
-
-def _both(moment: datetime) -> tuple[datetime, datetime]:
-    """Return the two moments that a time is when clocks go back; else the same one twice."""
-    return moment.replace(fold=0), moment.replace(fold=1)
 
 
 def _write_begin(begin: int, site: Site) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from snowyspawner.slurm.times import BEGIN_HELP, parse_begin
+
 from ..hubs import ROOT, Hub
 from ..people import Person
 from .test_session import MKL, queued, show_job
@@ -159,7 +161,7 @@ REFUSED = [
     ({"environment": "tf-jax"}, "environment", "'tf-jax' is not offered here; choose tf-gpu, tf-mkl, tf-pip or gone"),
     ({"account": "g2019001"}, "account", "'g2019001' is not one of your projects: choose g2021027 or g2020014"),
     ({"begin": "2021-01-01T15:00"}, "begin", "(Europe/Stockholm) is in the past"),
-    ({"begin": "soon"}, "begin", "is not a time: write 15:00, 2026-01-31T15:00, or now"),
+    ({"begin": "soon"}, "begin", f"is not a time: write {BEGIN_HELP}"),
     ({"open": "../../etc/passwd"}, "open", "must be a path below your home directory"),
 ]
 
@@ -381,6 +383,34 @@ async def test_the_job_begins_at_the_sites_hour_also_when_clocks_change(
     async with Person(hub, name) as person:
         form = await person.form(server="second")
         assert form.values["begin"] == ""  # a time passes: it is not offered again
+
+
+def test_a_begin_is_read_as_this_sbatch_reads_it(cluster: Any, users: list[str], slurm: Any) -> None:
+    """The words of sbatch(1), given to sbatch itself."""
+    zone = cluster.site.zone
+    day = datetime.now(zone) + timedelta(days=40)
+    texts = ["16:00", "16:00:05", "9:00", "4:00PM", "4:00 pm", "12:15AM", "12:15PM", "midnight", "noon", "fika"]
+    texts += ["teatime", "Noon", "tomorrow", "tomorrow 9:00", "tomorrowT9:00", "tomorrow noon", "9:00 tomorrow"]
+    texts += ["today 23:59", "now+600", "now+1hour", "now + 2 hours", "now+90minutes", "now+1day", "now+2weeks"]
+    texts += [f"{day:{form}}" for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%m/%d/%y", "%m%d%y")]
+    texts += [f"{day:{form}}" for form in ("%m/%d/%y-%H:%M", "%m/%d")]
+    person = ["setpriv", "--reuid", users[1], "--regid", users[1], "--init-groups", "env", f"TZ={zone.key}"]
+    flags = shlex.split(f"-M {cluster.site.cluster} -A {cluster.site.accounts.default} -p core -n 1 -t 1 -D /tmp")
+    expected = {}
+    for text in texts:
+        number = slurm(*person, "sbatch", "--parsable", *flags, "-o", "/dev/null", "-b", text, "--wrap", "true")
+        expected[number.strip().partition(";")[0]] = text, parse_begin(text, datetime.now(zone))
+    try:
+        ask = ["squeue", "-M", cluster.site.cluster, "-h", "-u", users[1], "-o", "%i %S"]
+        seen = dict(line.split() for line in slurm("env", "SLURM_TIME_FORMAT=%s", *ask).splitlines() if " " in line)
+        wrong = {
+            text: (moment, seen.get(number))
+            for number, (text, moment) in expected.items()
+            if abs(moment - int(seen.get(number, 0))) > ("now" in text)
+        }
+        assert wrong == {}
+    finally:
+        slurm("scancel", "-M", cluster.site.cluster, "-u", users[1])
 
 
 async def test_an_hour_that_does_not_exist_is_refused(hub: Hub, users: list[str]) -> None:

@@ -15,6 +15,7 @@ from snowyspawner import script
 from snowyspawner.request import FIELDS, RequestError, SessionRequest, default_options, from_form, from_options
 from snowyspawner.script import Target
 from snowyspawner.site import Site
+from snowyspawner.slurm.times import BEGIN_HELP
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 NOW = datetime(2026, 10, 1, 12, 0, tzinfo=STOCKHOLM).timestamp()
@@ -159,11 +160,13 @@ CPU = {"gpu": "none", "environment": "tf-mkl"}
         ({"open": "~/../x"}, "open", "must be a path below your home directory"),
         ({"open": "~//etc/passwd"}, "open", "must be a path below your home directory"),
         ({"open": "a\tb"}, "open", "has characters that cannot be typed"),
-        ({"begin": "teatime"}, "begin", "'teatime' is not a time: write 15:00, 2026-01-31T15:00, or now"),
+        ({"begin": "soon"}, "begin", f"'soon' is not a time: write {BEGIN_HELP}"),
         ({"begin": "24:00"}, "begin", "is not a time"),
         ({"begin": "12:60"}, "begin", "is not a time"),
-        ({"begin": "tomorrow"}, "begin", "is not a time"),
-        ({"begin": "now+1hour"}, "begin", "is not a time"),
+        ({"begin": "today"}, "begin", "is in the past"),  # sbatch(1): without a time it is 00:00
+        ({"begin": "tonight"}, "begin", "is not a time"),
+        ({"begin": "now-1hour"}, "begin", "is not a time"),
+        ({"begin": "now+999999999weeks"}, "begin", "is more than a year away"),
         ({"begin": "2027-02-30T10:00"}, "begin", "is no date of the calendar"),
         ({"begin": "0001-01-01T00:00"}, "begin", "'0001-01-01T00:00'"),
         ({"begin": "9999-12-31T23:59"}, "begin", "is more than a year away"),
@@ -300,7 +303,11 @@ def test_what_is_to_be_opened_becomes_a_path_of_lab(snowy: Site, open_: str, pat
         ("2026-10-01T10:00", "2026-10-01 15:00:07", "2026-10-01T13:00:07"),
         ("2026-10-01T10:00", "2026-12-24T15:00", "2026-12-24T14:00"),
         ("2026-10-01T10:01", "2026-10-01T12:00", "2026-10-01T10:00"),  # a minute late is not the past
+        ("2026-10-01T10:00", "now+90minutes", "2026-10-01T11:30"),
+        ("2026-10-01T10:00", "tomorrow 9:00", "2026-10-02T07:00"),
         # The day on which the clocks go back has 25 hours.
+        ("2026-10-24T10:00", "tomorrow", "2026-10-24T22:00"),
+        ("2026-10-24T10:00", "now+1day", "2026-10-25T10:00"),
         ("2026-10-24T10:00", "11:00", "2026-10-25T10:00"),
         # 02:30 happens twice, and the first one that is still to come counts.
         ("2026-10-24T10:00", "2026-10-25T02:30", "2026-10-25T00:30"),
