@@ -8,7 +8,9 @@ It is violated when every name of ``when`` has one of its values and, if there i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TypedDict
+from weakref import ref
 
 from .site import Partition, Site
 from .slurm.times import parse_duration, say_duration
@@ -34,8 +36,23 @@ class Rule(_Always, total=False):
     remark: bool  # worth saying, but no refusal
 
 
+_made: dict[int, tuple[ref[Site], list[Rule]]] = {}
+
+
 def rules_of(site: Site) -> list[Rule]:
-    """Return all rules of *site*, in the order in which they count."""
+    """Return all rules of *site*, in the order in which they count; the same list each time, to be read only."""
+    found = _made.get(id(site))
+    if found is None or found[0]() is not site:
+        _made[id(site)] = found = ref(site, partial(_forget, id(site))), _make(site)
+    return found[1]
+
+
+def _forget(key: int, gone: ref[Site]) -> None:
+    if key in _made and _made[key][0] is gone:
+        del _made[key]
+
+
+def _make(site: Site) -> list[Rule]:
     rules = _of_images(site)
     for key, partition in site.partitions.items():
         rules += _of_sizes(site, key, partition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -95,9 +96,14 @@ def link(options: Mapping[str, str], base_url: str = "/hub/", server_name: str =
 
     With *server_name* it is that server's form, with *user_name* that person's: for the page's own use.
     """
-    query = {f"opt-{field}": text for field, text in options.items()}
-    query |= {name: text for name, text in (("server", server_name), ("user", user_name)) if text}
-    return f"{base_url}snowy" + (f"?{urlencode(query)}" if query else "")
+    about = urlencode({name: text for name, text in (("server", server_name), ("user", user_name)) if text})
+    query = "&".join(filter(None, (_opt(tuple(options.items())), about)))
+    return f"{base_url}snowy" + (f"?{query}" if query else "")
+
+
+@lru_cache(maxsize=256)  # a form has a link for each card, the same for everybody
+def _opt(options: tuple[tuple[str, str], ...]) -> str:
+    return urlencode([(f"opt-{field}", text) for field, text in options])
 
 
 def line(options: Mapping[str, str], site: Site) -> str:
