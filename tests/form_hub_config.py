@@ -9,3 +9,14 @@ load_subconfig(str(Path(__file__).resolve().parent / "failing_hub_config.py"))  
 c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = os.environ["SNOWYSPAWNER_TEST_TOKEN"]
 c.Authenticator.allow_all = True
+
+
+class HastySpawner(c.JupyterHub.spawner_class):
+    """Looks at what is free three times as often as others: tests wait for that."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.life.facts.live_for = 10.0
+
+
+c.JupyterHub.spawner_class = HastySpawner

@@ -83,7 +83,7 @@ async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub
         await until(well, 90, "the form without the note", every=2)
         _, answer = await ann.ask("check", CPU)
         assert answer["facts"]["core"]["total_cores"] > 0
-        away.write_text("25")
+        away.write_text("3")
         await until(said, 90, "the note again", every=2)
         _, answer = await ann.ask("check", CPU)
         assert answer["facts"]["core"]["total_cores"] > 0
@@ -146,7 +146,7 @@ async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None
             return len(guests) / seconds
 
         rates: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(10):
+        for _ in range(50):  # a tenth of a second each; the machine's speed changes as often
             for which in (False, True):
                 rates[which].append(await all_at_once(which))
         home_rate, form_rate = statistics.median(rates[False]), statistics.median(rates[True])
