@@ -156,6 +156,7 @@ def nodes_of(slurm: Any, cluster: Any) -> list[dict[str, str]]:
     return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in shown.splitlines() if line.startswith("NodeName=")]
 
 
+@pytest.mark.slow
 async def test_facts_are_what_scontrol_says(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
     """With a job on a node, one with a GPU, and one that waits."""
     await hub.serve(users[2], {**MKL, "partition": "core", "cores": 3})
@@ -186,6 +187,7 @@ async def fresh(visitor: Visitor, taken: int) -> bool:
     return bool(facts["free_cores"] == facts["total_cores"] - taken)
 
 
+@pytest.mark.slow
 async def test_only_an_active_reservation_of_mine_is_offered(
     hub: Hub, users: list[str], cluster: Any, slurm: Any
 ) -> None:
