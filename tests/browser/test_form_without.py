@@ -100,23 +100,29 @@ async def test_everything_works_without_javascript(
     await until(ready, 60, "the session")
 
 
+# What has the focus, and whether one sees that.
+_LOOK = """target => {
+  const at = document.activeElement, box = at.getBoundingClientRect(), style = getComputedStyle(at);
+  const down = Math.max(0, box.top) + 1 + Math.min(box.height, innerHeight) / 4;
+  const over = document.elementFromPoint(box.left + box.width / 2, down);
+  const bar = document.querySelector(".snowy-bar");
+  return { there: at.matches(target), ours: Boolean(at.closest(".snowy-page")),
+           what: at.outerHTML.slice(0, 120),
+           ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+           hidden: Boolean(over && bar.contains(over) && !bar.contains(at)) };
+}"""
+
+
 async def reach(page: Page, target: str, most: int = 90) -> None:
     """Press Tab until *target* (a selector) has the focus. What has the focus is in sight on the way, with a ring."""
     for _ in range(most):
         await page.keyboard.press("Tab")
-        seen = await page.evaluate(
-            """target => {
-                 const at = document.activeElement, box = at.getBoundingClientRect(), style = getComputedStyle(at);
-                 const down = Math.max(0, box.top) + 1 + Math.min(box.height, innerHeight) / 4;
-                 const over = document.elementFromPoint(box.left + box.width / 2, down);
-                 const bar = document.querySelector(".snowy-bar");
-                 return { there: at.matches(target), ours: Boolean(at.closest(".snowy-page")),
-                          what: at.outerHTML.slice(0, 120),
-                          ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
-                          hidden: Boolean(over && bar.contains(over) && !bar.contains(at)) };
-               }""",
-            target,
-        )
+        seen = await page.evaluate(_LOOK, target)
+        for _ in range(20):
+            if not seen["hidden"]:
+                break
+            await page.wait_for_timeout(50)  # the page scrolls smoothly
+            seen = await page.evaluate(_LOOK, target)
         if seen["ours"]:
             assert seen["ring"], f"no ring around {seen['what']}"
             assert not seen["hidden"], f"under the bar: {seen['what']}"
