@@ -6,13 +6,14 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import DemoError
 from .commands import run
 from .daemons import PROC, all_pids, stop
-from .directories import checkout_hash
+from .directories import checkout_hash, machine_lock
 from .state import State
 
 PREFIX = re.compile(r"[a-z][a-z0-9-]{0,15}")
@@ -58,6 +59,18 @@ def choose_names(
 def make(state: State, say: Callable[[str], None]) -> list[str]:
     """Make the accounts that are missing; return all names. A new password is written down for root only."""
 
+    with changes():
+        return _make(state, say)
+
+
+@contextmanager
+def changes() -> Iterator[None]:
+    """Change the system's accounts alone: useradd and its like give up when another one is at work."""
+    with machine_lock("accounts"):
+        yield
+
+
+def _make(state: State, say: Callable[[str], None]) -> list[str]:
     def taken(name: str) -> bool:
         return exists(name) and not is_ours(state, name)
 
@@ -106,7 +119,8 @@ def remove(state: State) -> list[str]:
     end_processes({pwd.getpwnam(name).pw_uid for name in ours})
     for name in ours:
         # The home goes with the state directory. userdel also removes the group and the subordinate ids.
-        run(["userdel", name])
+        with changes():
+            run(["userdel", name])
         shutil.rmtree(home(state, name), ignore_errors=True)
     state.accounts = []
     return ours

@@ -23,7 +23,7 @@ from .slurm import LOGIN_CLUSTER, Node, Plan, cluster_names, gpu_count, node_cou
 from .state import State, write
 
 # Places in a state's block of ports.
-DBD, LOGIN_CTLD, CTLD, LOGIN_NODE, FIRST_NODE, HUB, PROXY_API = 0, 1, 2, 3, 10, 90, 91
+DBD, LOGIN_CTLD, CTLD, LOGIN_NODE, SPARE, FIRST_NODE, HUB, PROXY_API = 0, 1, 2, 3, 4, 10, 90, 91
 MOST_NODES = HUB - FIRST_NODE
 
 
@@ -122,6 +122,11 @@ class Cluster:
     def ports(self) -> dict[str, int]:
         """Return the hub's ports: the same at every start, as running sessions know them."""
         return {"hub": self._state.port(HUB), "proxy_api": self._state.port(PROXY_API)}
+
+    @property
+    def spare_ports(self) -> range:
+        """Return ports of the state's block that the cluster leaves to others: more hubs, in the tests."""
+        return range(self._state.port(SPARE), self._state.port(FIRST_NODE))
 
     @property
     def is_up(self) -> bool:

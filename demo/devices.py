@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import DemoError
-from .directories import CACHE, locked, own_directory
+from .directories import CACHE, machine_lock
 from .state import State, write
 
 NULL = os.makedev(1, 3)  # what a stand-in really is: /dev/null under another name
@@ -37,8 +37,7 @@ def choose(count: int, mine: list[str], where: Path = Path("/dev")) -> list[str]
 
 def make(state: State, count: int) -> list[str]:
     """Return *count* GPU device files, having made a stand-in where there is nothing."""
-    own_directory(CACHE)
-    with locked(CACHE / "devices.lock"):
+    with machine_lock("devices"):
         chosen = choose(count, state.devices)
         missing = [path for path in chosen if kind(Path(path)) == "none"]
         state.devices = sorted({*state.devices, *missing})
@@ -66,8 +65,7 @@ def open_fuse(state: State) -> str:
 
     The old mode is kept beside the cache, with the demos that rely on the new one: the last of them puts it back.
     """
-    own_directory(CACHE)
-    with locked(CACHE / "fuse.lock"):
+    with machine_lock("fuse"):
         if not FUSE.exists():
             raise DemoError("/dev/fuse is missing, and container images are mounted with it: modprobe fuse")
         mode = stat.S_IMODE(FUSE.stat().st_mode)
@@ -84,8 +82,7 @@ def open_fuse(state: State) -> str:
 
 def close_fuse(state: State) -> str:
     """Put the mode of /dev/fuse back if no other demo relies on it; return what was changed."""
-    own_directory(CACHE)
-    with locked(CACHE / "fuse.lock"):
+    with machine_lock("fuse"):
         record = _fuse_record()
         if str(state.path) not in record["users"]:
             return ""

@@ -61,15 +61,22 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """Hold the lock *name* that all demos and tests of this machine share."""
+    own_directory(CACHE)
+    with locked(CACHE / f"{name}.lock"):
+        yield
+
+
 def cached(name: str, build: Callable[[Path, Path], None]) -> Path:
     """Return the cache's *name*, built by ``build(where, final)`` when it is not there yet.
 
     It is built beside its place and renamed when it is complete, by one process at a time: a build that was
     interrupted leaves nothing that could be mistaken for a result.
     """
-    own_directory(CACHE)
     final = CACHE / name
-    with locked(CACHE / f"{name}.lock"):
+    with machine_lock(name):
         if not final.exists():
             # Leftovers of a build that was killed: nobody else builds while we hold the lock.
             work = CACHE / f"{name}.unfinished"

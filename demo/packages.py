@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import DemoError
 from .commands import SYSTEM_PATH, run
-from .directories import CACHE, locked, own_directory
+from .directories import machine_lock
 from .progress import Progress
 
 # Each package, with what shows that it is there: whatever else provides the same is as welcome.
@@ -73,8 +73,7 @@ def install(wanted: Mapping[str, str], progress: Progress) -> None:
         return
     if not shutil.which("apt-get"):
         raise DemoError(f"missing, and this is no Debian: {', '.join(names)}")
-    own_directory(CACHE)
-    with locked(CACHE / "packages.lock"), progress.step("installing Debian packages", ": " + " ".join(names)):
+    with machine_lock("packages"), progress.step("installing Debian packages", ": " + " ".join(names)):
         names = missing(wanted)
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]

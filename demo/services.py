@@ -67,6 +67,7 @@ def database(plan: Plan) -> Daemon:
             f"--datadir={folder}/data",
             f"--socket={folder}/socket",
             f"--pid-file={folder}/pid",
+            f"--tmpdir={_database_tmp(plan)}",
             "--skip-networking",
             "--skip-log-bin",
             "--performance-schema=OFF",
@@ -116,7 +117,7 @@ def all_running(plan: Plan, known: Daemons) -> bool:
 
 def prepare(plan: Plan) -> None:
     """Write the configuration and make the directories."""
-    for name in ("run", "log", "conf", "ctld", "spool", "munge", "mysql"):
+    for name in ("run", "log", "conf", "ctld", "spool", "munge"):
         (plan.directory / name).mkdir(exist_ok=True)
     for cluster in plan.clusters:
         plan.conf(cluster).parent.mkdir(exist_ok=True)
@@ -133,7 +134,9 @@ def prepare(plan: Plan) -> None:
         fresh.write_bytes(os.urandom(128))
         shutil.chown(fresh, "munge", "munge")
         fresh.rename(folder / "key")
-    shutil.chown(plan.directory / "mysql", "mysql", "mysql")
+    for folder in (plan.directory / "mysql", _database_tmp(plan)):
+        folder.mkdir(exist_ok=True)
+        shutil.chown(folder, "mysql", "mysql")
 
 
 def prepare_database(plan: Plan) -> None:
@@ -143,11 +146,14 @@ def prepare_database(plan: Plan) -> None:
         return
     fresh = data.with_name("data.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
-    install = _find("mariadb-install-db")
-    run(
-        [install, "--no-defaults", "--user=mysql", f"--datadir={fresh}", "--skip-test-db", "--innodb-log-file-size=16M"]
-    )
+    options = ["--no-defaults", "--user=mysql", f"--datadir={fresh}", f"--tmpdir={_database_tmp(plan)}"]
+    run([_find("mariadb-install-db"), *options, "--skip-test-db", "--innodb-log-file-size=16M"])
     fresh.rename(data)
+
+
+def _database_tmp(plan: Plan) -> Path:
+    """Return where the database keeps temporary tables: in /tmp those of two that start at once have the same name."""
+    return plan.directory / "mysql" / "tmp"
 
 
 def start(plan: Plan, known: Daemons, accounts: list[str]) -> None:

@@ -57,6 +57,11 @@ class Plan:
         return self.directory / "conf" / cluster / "slurm.conf"
 
     @property
+    def first_job(self) -> int:
+        """Return the number of the first job: those of two miniatures on one machine are to be told apart."""
+        return self.dbd_port * 100 + 1
+
+    @property
     def munge_socket(self) -> Path:
         """Return the path of the munge daemon's socket."""
         return self.directory / "munge" / "socket"
@@ -197,6 +202,7 @@ def slurm_conf(plan: Plan, cluster: str) -> str:
         "SchedulerType=sched/backfill",
         "SchedulerParameters=sched_interval=2,bf_interval=2,bf_resolution=60,batch_sched_delay=0",
         "PriorityType=priority/basic",
+        f"FirstJobId={plan.first_job}",
         "KillWait=10",
         "MinJobAge=300",
         "ReturnToService=2",

@@ -7,11 +7,13 @@ import json
 import os
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from . import DemoError
-from .directories import LONGEST_STATE, check_reachable, own_directory
+from .directories import CACHE, LONGEST_STATE, check_reachable, machine_lock, own_directory
 
 PORTS_PER_STATE = 100
 FIRST_BLOCK, BLOCKS = 20000, 110  # below Linux's own range of ephemeral ports, which begins at 32768
@@ -88,14 +90,46 @@ class State:
         return self.port_base + offset
 
     def choose_ports(self) -> None:
-        """Find a block in which no port is in use; the one used before when it is free."""
+        """Find a block in which no port is in use; the one used before when it is free.
+
+        The choice is remembered at once: another state that is brought up meanwhile has to take another block, also
+        while nothing listens yet.
+        """
         start = int(hashlib.sha256(os.fsencode(self.path)).hexdigest(), 16) % BLOCKS
         order = [FIRST_BLOCK + (start + step) % BLOCKS * PORTS_PER_STATE for step in range(BLOCKS)]
-        for base in ([self.port_base] if self.port_base else []) + order:
-            if all(is_free(port) for port in range(base, base + PORTS_PER_STATE)):
-                self.port_base = base
-                return
+        with machine_lock("ports"):
+            taken = {other.port_base for other in _states() if other.path != self.path}
+            for base in ([self.port_base] if self.port_base else []) + order:
+                if base not in taken and all(is_free(port) for port in range(base, base + PORTS_PER_STATE)):
+                    self.port_base = base
+                    self.save()
+                    _remember(self.path)
+                    return
         raise DemoError(f"no free ports between {FIRST_BLOCK} and {FIRST_BLOCK + BLOCKS * PORTS_PER_STATE}")
+
+
+def _states() -> list[State]:
+    """Return the states of this machine that have chosen ports. One that was removed no longer needs them."""
+    found: list[State] = []
+    with suppress(OSError, ValueError):
+        for path in json.loads((CACHE / "states.json").read_text(encoding="utf-8")):
+            with suppress(DemoError):  # what cannot be read is of another version: its ports are in use, or free
+                state = State.load(Path(path))
+                found += [state] if state.exists else []
+    return found
+
+
+def _remember(path: Path) -> None:
+    paths = sorted({str(path), *(str(state.path) for state in _states())})
+    write(CACHE / "states.json", json.dumps(paths), mode=0o600)
+
+
+def free_ports(ports: range, count: int) -> list[int]:
+    """Return the first *count* of *ports* that a server could listen on. Raises `DemoError` if there are fewer."""
+    found = list(islice((port for port in ports if is_free(port)), count))
+    if len(found) < count:
+        raise DemoError(f"fewer than {count} free ports between {ports.start} and {ports.stop - 1}")
+    return found
 
 
 def is_free(port: int) -> bool:

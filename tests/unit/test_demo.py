@@ -1,6 +1,8 @@
 """The demo's pure parts: what it writes, whom it takes for its own, what it refuses."""
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from demo import (
     privileges,
     slurm,
 )
+from demo import state as state_module
 from demo.cluster import Cluster
 from demo.state import State, write
 from snowyspawner.site import load
@@ -54,6 +57,7 @@ def test_snowy_is_a_cluster_beside_its_login_cluster():
     text = slurm.slurm_conf(made, "snowy")
     assert lines(text, "ClusterName") == [{"ClusterName": "snowy"}]
     assert lines(text, "SlurmctldPort") == [{"SlurmctldPort": "20002"}]
+    assert lines(text, "FirstJobId") == [{"FirstJobId": "2000001"}]
     partitions = {line["PartitionName"]: line for line in lines(text, "PartitionName")}
     assert partitions["core"]["Default"] == "YES"
     assert partitions["core"]["MaxTime"] == "10-00:00:00"
@@ -280,6 +284,48 @@ def test_a_state_is_remembered_and_secrets_are_roots(tmp_path):
     assert state.passwords == {"student1": password}
     assert (tmp_path / "passwords.json").stat().st_mode & 0o777 == 0o600
     assert password not in (tmp_path / "state.json").read_text()
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache of the test's own, where states remember each other."""
+    for module in (directories, state_module):
+        monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(state_module, "is_free", lambda port: True)
+
+
+def test_two_states_never_choose_the_same_ports(tmp_path, own_cache, monkeypatch):
+    """Also when nothing listens yet, and when both would begin to look at the same block."""
+    monkeypatch.setattr(state_module.hashlib, "sha256", lambda data: hashlib.md5(b"the same"))  # noqa: S324
+    states = [State(tmp_path / name) for name in ("a", "b", "c")]
+    for state in states:
+        state.path.mkdir()
+        state.choose_ports()
+    bases = [state.port_base for state in states]
+    assert len({*bases}) == 3
+    # What is kept goes first; what is gone is free again.
+    states[1].choose_ports()
+    assert states[1].port_base == bases[1]
+    shutil.rmtree(states[0].path)
+    later = State(tmp_path / "d")
+    later.path.mkdir()
+    later.choose_ports()
+    assert later.port_base == bases[0]
+
+
+def test_a_state_that_cannot_be_read_keeps_no_other_from_choosing(tmp_path, own_cache):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        State(tmp_path / name).choose_ports()
+        (tmp_path / name / "state.json").write_text("{")
+    State(tmp_path / "a").choose_ports()
+
+
+def test_ports_for_others_are_free_ones(monkeypatch):
+    monkeypatch.setattr(state_module, "is_free", lambda port: port % 2 == 0)
+    assert state_module.free_ports(range(20, 30), 3) == [20, 22, 24]
+    with pytest.raises(DemoError, match="fewer than 6 free ports between 20 and 29"):
+        state_module.free_ports(range(20, 30), 6)
 
 
 def test_a_damaged_state_is_named(tmp_path):
