@@ -280,13 +280,19 @@ def listener(port):
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table) as lines:
-                rows = [line.split() for line in lines][1:]
+                rows = [line.split() for line in lines if " 0A " in line]
         except OSError:
             continue
         for row in rows:
-            if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port:
+            if row[3:4] == ["0A"] and int(row[1].rsplit(":", 1)[1], 16) == port:
                 return int(row[7])
     return None
+
+
+def accepts(address, port):
+    """Tell whether somebody listens: much cheaper than `listener` on a node with thousands of connections."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        return probe.connect_ex((address, port)) == 0
 
 
 def answers(address, port, path):
@@ -334,7 +340,8 @@ class Server(object):
         """Return True once the server answers on its port, False when it ended first."""
         while self.child.poll() is None:
             # Somebody else's server on that port must never be taken for ours.
-            if listener(self.port) == os.getuid() and answers(address, self.port, path):
+            ours = accepts(address, self.port) and listener(self.port) == os.getuid()
+            if ours and answers(address, self.port, path):
                 return True
             time.sleep(0.1)
         self.reader.join(2)

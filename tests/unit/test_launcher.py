@@ -970,12 +970,16 @@ def test_who_listens_on_a_port_is_known(family: socket.AddressFamily) -> None:
         port = launcher.free_port(address)
     except OSError:
         pytest.skip("this machine has no IPv6")
+    everywhere = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104
     assert launcher.listener(port) is None
     with socket.socket(family) as server:
         server.bind((address, port))
         assert launcher.listener(port) is None  # bound, but not listening
+        assert not launcher.accepts(address, port)
         server.listen()
         assert launcher.listener(port) == os.getuid()
+        assert launcher.accepts(address, port)
+        assert launcher.accepts(everywhere, port)
 
 
 def test_a_listener_that_is_no_http_server_does_not_answer() -> None:
