@@ -12,6 +12,7 @@ from .slurm.client import ASK, ENDED, KILL, SlurmError
 from .slurm.queue import QueueWatcher, Watched
 
 _PATIENCE = 5.0  # seconds between scancel and the next stage
+_LEAVES_IN = 2.0  # seconds for a job that has said that it ends
 _FORGOTTEN_AFTER = 10.0  # seconds after a start was cancelled
 _PAUSE, _PAUSE_LIMIT = 1.0, 30.0  # seconds between two tries while Slurm does not answer
 
@@ -28,6 +29,9 @@ async def cancel(
     Returns only once Slurm has accepted that, or the job is over. *prefix* gives the words that make a command run
     as the person; it may raise `SlurmError`, and is asked again.
     """
+    # Accounting keeps its own exit code then, not that somebody cancelled it.
+    if watched.leaving and await _is_over(watcher, watched, _LEAVES_IN):
+        return
     stages: list[tuple[Sequence[str], float]] = [((), _PATIENCE), (KILL, _PATIENCE)]
     if grace and watched.row and watched.row.state == "RUNNING":
         stages.insert(0, (ASK, grace))
@@ -43,19 +47,26 @@ async def cancel(
                 log.warning("Cannot cancel job %s yet: %s", watched.job_id, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _PAUSE_LIMIT)
-        deadline = time.monotonic() + patience
-        while not watched.end and time.monotonic() < deadline:
-            # Nothing of it runs any more; Slurm only tidies up.
-            if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
-                return
-            # Its server has ended: nothing to wait for any more but that Slurm takes the job's end, too.
-            if watched.leaving:
-                break
-            watcher.kick()
-            await watched.changed(0.3)
-        if watched.end or (watched.leaving and how != ASK):
+        # When its server has ended, there is nothing to wait for but that Slurm takes the job's end, too.
+        if await _is_over(watcher, watched, patience, or_leaving=True) or (watched.leaving and how != ASK):
             return
     log.warning("Job %s is slow to end; Slurm has accepted its cancellation", watched.job_id)
+
+
+async def _is_over(watcher: QueueWatcher, watched: Watched, seconds: float, *, or_leaving: bool = False) -> bool:
+    """Wait at most *seconds* until nothing of the job runs any more, *or_leaving*: until it says that it ends.
+
+    Tell whether nothing of it runs.
+    """
+    deadline = time.monotonic() + seconds
+    while not watched.end and time.monotonic() < deadline:
+        if watched.row and (watched.row.state == "COMPLETING" or watched.row.state in ENDED):
+            return True  # Slurm only tidies up
+        if or_leaving and watched.leaving:
+            return False
+        watcher.kick()
+        await watched.changed(0.3)
+    return watched.end is not None
 
 
 async def stop_if_forgotten(

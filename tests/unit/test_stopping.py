@@ -1,0 +1,75 @@
+"""How a job is ended: with a stand-in for Slurm that notes what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from snowyspawner import stopping
+from snowyspawner.slurm.client import ASK, JobEnd, JobRow
+from snowyspawner.slurm.queue import Watched
+
+
+class StandIn:
+    """Stands in for the watcher and its client: what was cancelled is over as soon as scancel has answered."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.client, self.watched = self, watched
+        self.told: list[Sequence[str]] = []
+
+    def kick(self) -> None:
+        pass
+
+    async def cancel(self, job_id: str, prefix: Sequence[str], how: Sequence[str]) -> None:
+        self.told.append(how)
+        if how != ASK:
+            self.watched.update(None, JobEnd("CANCELLED", 0, 0))
+
+
+@pytest.fixture
+def watched() -> Watched:
+    made = Watched("17", 0.0)
+    made.update(JobRow("17", "RUNNING", "s1", 1, ""), None)
+    return made
+
+
+async def cancel(watched: Watched) -> list[Sequence[str]]:
+    """Cancel it with a grace of 1 s; return what Slurm was told."""
+    slurm: Any = StandIn(watched)
+
+    async def prefix() -> Sequence[str]:
+        return []
+
+    await asyncio.wait_for(stopping.cancel(slurm, watched, prefix, 1.0, logging.getLogger("test")), 5)
+    return list(slurm.told)
+
+
+async def test_a_running_job_is_asked_first(watched: Watched) -> None:
+    assert await cancel(watched) == [ASK, ()]
+
+
+@pytest.mark.parametrize(
+    ("row", "end"),
+    [
+        (None, JobEnd("FAILED", 73, 0)),
+        (JobRow("17", "COMPLETING", "s1", 1, ""), None),
+        (JobRow("17", "FAILED", "s1", 1, ""), None),
+    ],
+)
+async def test_a_job_that_has_said_that_it_ends_is_left_to_it(
+    watched: Watched, row: JobRow | None, end: JobEnd | None
+) -> None:
+    """Accounting has the job's own exit code then."""
+    watched.leaving = True
+    asyncio.get_running_loop().call_later(0.05, watched.update, row, end)
+    assert await cancel(watched) == []
+
+
+async def test_a_job_that_only_says_so_is_cancelled(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_LEAVES_IN", 0.1)
+    watched.leaving = True
+    assert await cancel(watched) == [()]
