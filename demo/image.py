@@ -27,6 +27,8 @@ CONDA = PurePosixPath("/opt/conda")
 # python3-venv makes the environments, libstdc++6 is what pyzmq's wheel wants, procps has ps for the terminal in Lab.
 DEBIAN = ("python3-minimal", "python3-venv", "libstdc++6", "procps")
 PYTHON = ("jupyterhub>=6,<7", "jupyterlab>=4,<5", "ipykernel>=6")
+# jsonschema imports it if it is there, for a check of addresses that Jupyter never asks for: half of a server's start.
+SLOW_TO_IMPORT = ("rfc3987-syntax",)
 # Documentation in a container is dead weight, and a fifth of the unpacking.
 UNWANTED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 # What a Site binds is looked for on the node; images have the usual places as empty directories.
@@ -55,7 +57,17 @@ def _key(*parts: object) -> str:
 def path(site: Site) -> Path:
     """Return where the image lies: under another name whenever the recipe says something else."""
     recipe = [file.read_text(encoding="utf-8") for file in sorted(RECIPE.iterdir()) if file.is_file()]
-    parts = (DEBIAN, PYTHON, UNWANTED, MOUNT_POINTS, SQUASHFS, codename(), recipe, [str(p) for p in prefixes(site)])
+    parts = (
+        DEBIAN,
+        PYTHON,
+        SLOW_TO_IMPORT,
+        UNWANTED,
+        MOUNT_POINTS,
+        SQUASHFS,
+        codename(),
+        recipe,
+        [str(p) for p in prefixes(site)],
+    )
     return CACHE / f"image-{_key(*parts)}" / "container.sif"
 
 
@@ -132,6 +144,7 @@ def _environments(root: Path, where: list[PurePosixPath], wheels: Path) -> None:
     inside("/usr/bin/python3", "-m", "venv", str(first))
     options = ["--quiet", "--no-compile", "--no-index", "--find-links=/wheels", "--disable-pip-version-check"]
     inside(f"{first}/bin/python", "-m", "pip", "install", *options, *PYTHON)
+    inside(f"{first}/bin/python", "-m", "pip", "uninstall", "--quiet", "--yes", *SLOW_TO_IMPORT)
     # A read-only image cannot keep what Python compiles, so every start would compile it all again.
     inside("/usr/bin/python3", "-m", "compileall", "-q", "-j", "0", f"{first}/lib", "/usr/lib/python3")
     shutil.rmtree(root / "wheels")
