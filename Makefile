@@ -8,10 +8,11 @@ STARTED := $(shell date +%s.%N)
 DEMO := $(BIN)/python -m demo
 # Daemons and accounts need root: `as-root` is sudo with what pip and npm need, or nothing when we are root.
 AS_ROOT := $(DEMO) as-root --
+TESTS := $(CURDIR)/$(BIN)/python .ci/tests.py
 # For .ci/tests.py and pytest: make test TEST_ARGS="-k form"
 TEST_ARGS ?=
 
-.PHONY: help demo demo-down demo-status test test-quick lint docs bench clean
+.PHONY: help demo demo-down demo-status test test-quick test-unit test-cluster test-browser test-one test-down lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -27,11 +28,30 @@ demo-status: .venv/ready  ## what of it runs
 
 test: .venv/ready lint  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
 	@$(DEMO) packages --browser --since $(STARTED)
-	@$(AS_ROOT) $(CURDIR)/$(BIN)/python .ci/tests.py --coverage $(TEST_ARGS)
+	@$(AS_ROOT) $(TESTS) --coverage $(TEST_ARGS)
 
 test-quick: .venv/ready lint  ## the same without the browser and the slow tests
 	@$(DEMO) packages --since $(STARTED)
-	@$(AS_ROOT) $(CURDIR)/$(BIN)/python .ci/tests.py -m "not slow and not browser" $(TEST_ARGS)
+	@$(AS_ROOT) $(TESTS) -m "not slow and not browser" $(TEST_ARGS)
+
+test-unit: .venv/ready  ## the unit tests alone; they need neither root nor Slurm
+	@$(TESTS) tests/unit $(TEST_ARGS)
+
+test-cluster: .venv/ready  ## the tests on real Slurm alone
+	@$(DEMO) packages --since $(STARTED)
+	@$(AS_ROOT) $(TESTS) tests/cluster $(TEST_ARGS)
+
+test-browser: .venv/ready  ## the tests in the browser alone
+	@$(DEMO) packages --browser --since $(STARTED)
+	@$(AS_ROOT) $(TESTS) tests/browser $(TEST_ARGS)
+
+test-one: .venv/ready  ## some tests, and keep their cluster up for the next time: make test-one TEST=tests/cluster/test_session.py
+	@test -n "$(TEST)" || { echo 'Say which: make test-one TEST="tests/cluster/test_session.py -k default"' >&2; exit 2; }
+	@$(DEMO) packages --browser --since $(STARTED)
+	@$(AS_ROOT) env SNOWYSPAWNER_KEEP_CLUSTER=1 $(TESTS) --workers 0 $(TEST) $(TEST_ARGS)
+
+test-down: .venv/ready  ## end the cluster that `make test-one` has kept up
+	@$(AS_ROOT) $(CURDIR)/$(BIN)/python -m tests.runs
 
 lint: .venv/ready  ## format, style and types
 	$(BIN)/ruff format --check .
@@ -41,9 +61,6 @@ lint: .venv/ready  ## format, style and types
 docs: .venv/ready  ## the documentation, in docs/_build/html
 	$(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
-
-bench: .venv/ready  ## measurements beside other spawners
-	$(BIN)/python -m bench
 
 clean:  ## remove what was made in the checkout (not the demo: `make demo-down`)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache htmlcov docs/_build .coverage .coverage.*
@@ -57,4 +74,6 @@ clean:  ## remove what was made in the checkout (not the demo: `make demo-down`)
 	@echo "[   0.0 s] Python packages into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@# jsonschema imports it if it is there, for a check that Jupyter never asks for: half of a hub's start.
+	@$(BIN)/pip uninstall --quiet --yes rfc3987-syntax
 	@touch $@

@@ -1,8 +1,10 @@
 """Run pytest, then judge coverage and what was skipped, and end with pytest's own closing line.
 
-python .ci/tests.py [--coverage] [--no-skips] PYTEST-ARGUMENTS…
+python .ci/tests.py [--workers N] [--coverage] [--no-skips] PYTEST-ARGUMENTS…
 """
 
+import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOWEST_COVERAGE = 90  # percent
+WORKERS_PER_CORE = 2  # a test waits half of its time: for Slurm, for a server, for a page
 #: Tests that .ci/run may find skipped, as FILE-WITH-DOTS.NAME. Each needs a reason here.
 MAY_BE_SKIPPED: frozenset[str] = frozenset()
 
@@ -36,10 +39,23 @@ def skipped(report: Path) -> list[str]:
     return [name for name in names if name not in MAY_BE_SKIPPED]
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line. What it does not know is pytest's."""
+    made = argparse.ArgumentParser(
+        prog=".ci/tests.py", usage="%(prog)s [options] PYTEST-ARGUMENTS…", allow_abbrev=False
+    )
+    workers = WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+    made.add_argument("--workers", type=int, default=workers, help="tests side by side, each on a cluster of its own")
+    made.add_argument("--coverage", action="store_true", help=f"fail below {LOWEST_COVERAGE} %%")
+    made.add_argument("--no-skips", action="store_true", help="fail if a test is skipped")
+    return made
+
+
 def main(words: list[str]) -> int:
     """Run what was asked for; return the exit code."""
-    coverage, no_skips = "--coverage" in words, "--no-skips" in words
-    rest = [word for word in words if word not in ("--coverage", "--no-skips")]
+    options, rest = parser().parse_known_args(words)
+    coverage, no_skips = options.coverage, options.no_skips
+    rest = [f"--numprocesses={options.workers}", *rest]
     python = [sys.executable, "-m"]
     problems = []
     with tempfile.TemporaryDirectory() as directory:

@@ -1,17 +1,82 @@
-"""The miniature cluster and a hub on it, each started once for the whole run."""
+"""The miniature cluster and a hub on it, each started once for every worker; and which worker runs what."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .hubs import Hub, account_prefix
+from . import runs
+from .hubs import Hub
+from .scheduling import Scheduling, arrange
+
+CLAIM = pytest.StashKey[runs.Claim]()
+FIGURE = "figure"
+BUSY = "SNOWYSPAWNER_TEST_BUSY"  # set for workers of a run whose state directory another run uses
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for this run's clusters. Without root there will be none."""
+    if os.geteuid() != 0 or config.option.collectonly:
+        return
+    if hasattr(config, "workerinput"):
+        runs.join()
+        return
+    config.stash[CLAIM] = claim = runs.Claim()
+    os.environ.pop(BUSY, None)
+    if not claim.held:
+        os.environ[BUSY] = "1"
+    elif not keeps_cluster():
+        for line in claim.clean():
+            print(f"left by a run that was killed: {line}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what a worker that crashed has left."""
+    claim = config.stash.get(CLAIM, None)
+    if claim is None:
+        return
+    if claim.held and not keeps_cluster():
+        for line in claim.clean():
+            print(f"left by a worker that crashed: {line}")
+    claim.release()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Group tests by what they share, and put them in order: when they have been shuffled, before xdist reads it."""
+    arrange(items)
+    return (yield)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Run what measures alone; see scheduling.py."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what was measured: workers have no output of their own."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    figures = [text for report in reports for name, text in report.user_properties if name == FIGURE]
+    if figures:
+        terminalreporter.write_sep("=", "figures")
+        terminalreporter.write_line("\n".join(figures))
+
+
+@pytest.fixture
+def figure(record_property: Any) -> Callable[[str], None]:
+    """Keep a line about what was measured for the end of the run."""
+    return lambda text: record_property(FIGURE, text)
+
+
+def keeps_cluster() -> bool:
+    """Whether the cluster is to be up for the next run, too."""
+    return bool(os.environ.get("SNOWYSPAWNER_KEEP_CLUSTER"))
 
 
 @pytest.fixture(scope="session")
@@ -19,19 +84,20 @@ def cluster() -> Iterator[Any]:
     """A real Slurm with accounting, two clusters, fake GPUs, and Apptainer; see demo/. Apart from a demo that is up."""
     from demo.apptainer import ApptainerUnavailable
     from demo.cluster import Cluster
-    from demo.directories import default_state
 
-    # A state of its own lets two runs of one checkout stand side by side.
-    default = default_state()
-    state = os.environ.get("SNOWYSPAWNER_TEST_STATE") or default.with_name(default.name + "-test")
-    made = Cluster(state, user_prefix=os.environ.get("SNOWYSPAWNER_TEST_PREFIX") or account_prefix("snt"))
+    if os.environ.get(BUSY):
+        pytest.fail(
+            f"another run uses {runs.base()}: wait for its end, or set SNOWYSPAWNER_TEST_STATE to another directory",
+            pytrace=False,
+        )
+    made = Cluster(runs.state_directory(), user_prefix=runs.account_prefix("snt"))
     try:
         made.up()
         yield made
     except ApptainerUnavailable as error:
         pytest.skip(f"NO CONTAINER TESTS: {error}")
     finally:
-        if not os.environ.get("SNOWYSPAWNER_KEEP_CLUSTER"):
+        if not keeps_cluster():
             made.down()
 
 
@@ -63,13 +129,25 @@ async def hub(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
 
 @pytest.fixture
 async def users(cluster: Any, hub: Hub, slurm: Any) -> AsyncIterator[list[str]]:
-    """The names of the demo accounts. Afterwards none of them has a server or a job left."""
+    """The names of the demo accounts. Afterwards they are as new: no server, no job, no choice, an empty home."""
     names = list(cluster.users)
     if hub.process is None or hub.process.poll() is not None:
         await hub.start()  # a test that kills it has failed half way: one failure, not all that follow
     yield names
     for name in names:
         status, model = await hub.call("GET", f"/hub/api/users/{name}?include_stopped_servers")
-        for server in model["servers"] if status == 200 else []:
-            await hub.end(name, server)
+        servers = model["servers"] if status == 200 else {}
+        for server, its in servers.items():
+            if not its["stopped"]:
+                await hub.end(name, server)
         slurm("scancel", "-M", cluster.site.cluster, "-u", name)
+        if servers:
+            await hub.forget(name)
+        empty(cluster.state / "home" / name)
+
+
+def empty(home: Path) -> None:
+    """Remove from a home directory what was not there when the account was made."""
+    for entry in home.iterdir():
+        if not Path("/etc/skel", entry.name).exists():
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", entry], check=True)

@@ -10,7 +10,8 @@ from snowyspawner.site import load
 c = get_config()  # noqa: F821  JupyterHub defines it
 load_subconfig(str(Path(__file__).resolve().parent / "hub_config.py"))  # noqa: F821
 
-from demo.state import is_free  # noqa: E402  the demo's configuration has made it importable
+from demo.cluster import Cluster  # noqa: E402  the demo's configuration has made it importable
+from demo.state import free_ports  # noqa: E402
 
 directory = Path(os.environ["SNOWYSPAWNER_TEST_DIRECTORY"])
 
@@ -31,13 +32,17 @@ c.JupyterHub.spawner_class = FailingSpawner
 # REST answers 202 at once, never just while a start fails, when JupyterHub would say neither 202 nor why.
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 
+# Each way to fail has a server of its own.
+c.JupyterHub.named_server_limit_per_user = 0
+
 # The shared hub has the cluster's own ports. This one keeps those that it finds free: jobs know them.
 ports = directory / "ports"
 if not ports.exists():
-    free = (port for port in range(7000, 8000) if is_free(port))
-    ports.write_text(" ".join(str(next(free)) for _ in range(3)))
+    spare = Cluster(os.environ["SNOWYSPAWNER_DEMO_STATE"]).spare_ports
+    ports.write_text(" ".join(map(str, free_ports(spare, 3))))
 public, own, api = ports.read_text().split()
 c.JupyterHub.bind_url = f"http://127.0.0.1:{public}"
 c.JupyterHub.hub_port = int(own)
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{api}"
 (directory / "url").write_text(c.JupyterHub.bind_url)
+(directory / "own").write_text(f"http://127.0.0.1:{own}")

@@ -40,5 +40,5 @@ c.JupyterHub.named_server_limit_per_user = 0
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.JupyterHub.extra_handlers = [(r"/api/cancel-only/([^/]+)/([^/]+)", CancelHandler)]
 snowyspawner.set_config(c)
-(directory / "api").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}/hub/api")
+(directory / "own").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}")
 (directory / "url").write_text(c.JupyterHub.bind_url)

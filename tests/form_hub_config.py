@@ -12,11 +12,11 @@ c.Authenticator.allow_all = True
 
 
 class HastySpawner(c.JupyterHub.spawner_class):
-    """Looks at what is free three times as often as others: tests wait for that."""
+    """Looks every few seconds at what is free, not every half minute: tests wait for that."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.life.facts.live_for = 10.0
+        self.life.facts.live_for = 5.0
 
 
 c.JupyterHub.spawner_class = HastySpawner

@@ -21,12 +21,19 @@ c.JupyterHub.cookie_secret_file = str(directory / "cookie_secret")
 c.ConfigurableHTTPProxy.pid_file = str(directory / "proxy.pid")
 # REST answers 202 for a job that waits; by default only after ten seconds.
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}
+# The token is a random one: checking it needs none of the hashing that a password would, 8 ms of each request.
+c.JupyterHub.trust_user_provided_tokens = True
 c.JupyterHub.services = [{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}]
 c.JupyterHub.load_roles = [
-    {"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "access:servers", "tokens"]},
+    {
+        "name": "tests",
+        "services": ["tests"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "groups"],
+    },
     # Somebody who helps others.
-    {"name": "help", "users": [max(c.Authenticator.allowed_users)], "scopes": ["admin:server_state"]},
+    {"name": "help", "groups": ["helpers"], "scopes": ["admin:server_state"]},
 ]
+c.JupyterHub.load_groups = {"helpers": {"users": [max(c.Authenticator.allowed_users)]}}
 
 site = {
     "extends": str(state / "site.yaml"),
@@ -43,4 +50,16 @@ site = {
 (directory / "site.yaml").write_text(yaml.safe_dump(site))
 c.SnowySpawner.site = str(directory / "site.yaml")
 snowyspawner.set_config(c)
+
+
+class HastySpawner(snowyspawner.SnowySpawner):
+    """Looks every few seconds at what is free, not every half minute: tests wait for that."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.life.facts.live_for = 5.0
+
+
+c.JupyterHub.spawner_class = HastySpawner
 (directory / "url").write_text(c.JupyterHub.bind_url.rstrip("/"))
+(directory / "own").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}")

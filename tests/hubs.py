@@ -18,19 +18,17 @@ from typing import Any
 
 import aiohttp
 
-from demo.directories import checkout_hash
+from demo.daemons import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "tests" / "hub_config.py"
 
 
-def account_prefix(kind: str) -> str:
-    """Return a prefix for test accounts that only this checkout has: a run that was killed leaves its own behind."""
-    return f"{kind}{checkout_hash()}n"
+ASKS_EVERY = 0.2  # seconds: each question takes the hub some milliseconds, and many tests ask at the same time
 
 
 async def until(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float, what: str, every: float = 0.1
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float, what: str, every: float = ASKS_EVERY
 ) -> Any:
     """Wait until *condition* gives something true, and return that; fail with *what* after *seconds*."""
     deadline = time.monotonic() + seconds
@@ -81,12 +79,14 @@ class Hub:
             "SNOWYSPAWNER_DEMO_STATE": str(self.cluster.state),
             "SNOWYSPAWNER_TEST_TOKEN": self.token,
             "SNOWYSPAWNER_TEST_DIRECTORY": str(self.directory),
+            # The hub and its proxy end with the cluster, also when the tests were killed.
+            MARK: f"{self.cluster.state}:hub",
         }
 
     @property
-    def api(self) -> str:
+    def own(self) -> str:
         """The hub's own address, without its proxy."""
-        return (self.directory / "api").read_text().strip()
+        return (self.directory / "own").read_text()
 
     def command(self) -> list[str]:
         """What starts the hub."""
@@ -104,11 +104,12 @@ class Hub:
         While its configuration is read, the file may still name the hub whose configuration it is laid over.
         """
         self.url = self._published()
+        assert self.session is not None
         try:
-            status, _ = await self.call("GET", "/hub/api/users?limit=1")
+            async with self.session.get(f"{self.url}/hub/api/users?limit=1") as answer:
+                return answer.status == 200
         except aiohttp.ClientError:
             return False
-        return status == 200
 
     async def stop(self, how: int = signal.SIGTERM) -> None:
         """End the hub process. Its jobs live on."""
@@ -138,12 +139,25 @@ class Hub:
         """
         assert self.session is not None
         data = None if body is None else json.dumps(body)
-        async with self.session.request(method, self.url + path, data=data, headers=headers) as answer:
+        # Tests ask much, and the proxy is a program of its own on the same two cores.
+        url = (self.own if path.startswith("/hub/api/") else self.url) + path
+        async with self.session.request(method, url, data=data, headers=headers) as answer:
             text = await answer.text()
             try:
                 return answer.status, json.loads(text)
             except ValueError:
                 return answer.status, text
+
+    async def forget(self, user: str) -> None:
+        """Let the hub know nothing of a person but the name: no server, no state, no token."""
+        _, model = await self.call("GET", f"/hub/api/users/{user}")
+        status, answer = await self.call("DELETE", f"/hub/api/users/{user}")
+        assert status == 204, answer
+        status, answer = await self.call("POST", f"/hub/api/users/{user}")
+        assert status == 201, answer
+        for group in model["groups"]:
+            status, answer = await self.call("POST", f"/hub/api/groups/{group}/users", {"users": [user]})
+            assert status == 200, answer
 
     # -- servers -----------------------------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from .hubs import Hub
+from .hubs import Hub, until
 
 
 class Form(HTMLParser):
@@ -52,6 +53,17 @@ class Form(HTMLParser):
         if self._beneath:
             texts, field = self._beneath
             texts[field] = texts.get(field, "") + data.strip()
+
+
+async def forgets_reservations(hub: Hub, name: str) -> None:
+    """Wait until the hub offers this person none of those that were there a moment ago."""
+    async with Person(hub, name) as person:
+
+        async def forgotten() -> bool:
+            async with person.session.get(f"{hub.url}/hub/spawn/{name}") as answer:
+                return not re.search(r'<select [^>]*id="snowy-reservation"', await answer.text())
+
+        await until(forgotten, 60, f"no reservation is offered to {name}", every=1)
 
 
 class Person:

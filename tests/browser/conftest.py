@@ -45,7 +45,7 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 
 
 async def shoot(page: Page, name: str) -> None:
-    """Keep a picture for the documentation, when the run was asked to (make screenshots)."""
+    """Keep a picture for the documentation, when SNOWYSPAWNER_SCREENSHOTS names a directory for it."""
     directory = os.environ.get("SNOWYSPAWNER_SCREENSHOTS")
     if directory:
         await page.screenshot(path=Path(directory) / f"{name}.png", animations="disabled")

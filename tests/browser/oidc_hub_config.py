@@ -7,11 +7,11 @@ from pathlib import Path
 c = get_config()  # noqa: F821  JupyterHub defines it
 load_subconfig(str(Path(__file__).resolve().parent.parent / "hub_config.py"))  # noqa: F821
 
-from demo.state import is_free  # noqa: E402  the demo's configuration has made it importable
+from demo.cluster import Cluster  # noqa: E402  the demo's configuration has made it importable
+from demo.state import free_ports  # noqa: E402
 
 directory = Path(os.environ["SNOWYSPAWNER_TEST_DIRECTORY"])
-free = (port for port in range(7000, 8000) if is_free(port))
-public, own, api = (next(free) for _ in range(3))
+public, own, api = free_ports(Cluster(os.environ["SNOWYSPAWNER_DEMO_STATE"]).spare_ports, 3)
 c.JupyterHub.bind_url = f"http://127.0.0.1:{public}"
 c.JupyterHub.hub_port = own
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{api}"
@@ -29,3 +29,4 @@ c.GenericOAuthenticator.login_service = "the test's provider"
 c.GenericOAuthenticator.scope = ["openid"]
 c.GenericOAuthenticator.allow_all = True
 (directory / "url").write_text(c.JupyterHub.bind_url.rstrip("/"))
+(directory / "own").write_text(f"http://127.0.0.1:{own}")

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from ..hubs import Hub, until
+from ..people import forgets_reservations
 from .conftest import shoot
 from .steps import choice, entry, read, settled, sign_in, unfold
 
@@ -81,7 +82,7 @@ async def test_prelab2_from_git_clone_to_a_first_cell(page: Page, hub: Hub, user
 
 
 @pytest.fixture
-def lab(cluster: Any, users: list[str], slurm: Any) -> Iterator[str]:
+async def lab(cluster: Any, hub: Hub, users: list[str], slurm: Any) -> AsyncIterator[str]:
     """A reservation that is active, for one of the people."""
     control = ["scontrol", "-M", cluster.site.cluster]
     slurm(*control, "delete", "ReservationName=labnow", check=False)  # of a run whose cluster was kept
@@ -90,6 +91,7 @@ def lab(cluster: Any, users: list[str], slurm: Any) -> Iterator[str]:
     yield "labnow"
     slurm("scancel", "-M", cluster.site.cluster, "-u", users[0])
     slurm(*control, "delete", "ReservationName=labnow")
+    await forgets_reservations(hub, users[0])
 
 
 async def test_an_active_reservation_is_offered_to_whom_it_is_for(

@@ -106,6 +106,8 @@ async def test_axe_can_find_something(page: Page, hub: Hub, users: list[str]) ->
 async def test_the_form_is_read_aloud_as_it_is_meant(page: Page, hub: Hub, users: list[str]) -> None:
     """Groups with names, fields with their help and their mistake, one place where changes are announced."""
     await sign_in(page, hub, users[0])
+    await settled(page)
+    await page.reload()  # now the hub knows the person's projects, and offers them
     await page.get_by_role("radio", name="GPU: TensorFlow on a T4").check()
     await unfold(page)
     await expect(page.get_by_role("main")).to_match_aria_snapshot("""

@@ -20,6 +20,7 @@ from snowyspawner import words
 
 from ..cluster.test_failures import stopped
 from ..cluster.test_handlers import identity, post
+from ..faults import node_is_idle
 from ..hubs import Hub, until
 from .conftest import shoot
 from .steps import barriers, sign_in
@@ -342,7 +343,7 @@ async def test_what_ended_says_why_and_starts_again(
         await stopped(hub, name, "node")
     finally:
         slurm(*update, f"NodeName={node}", "State=RESUME", check=False)
-        await until(lambda: slurm("sinfo", "-M", snowy, "-hn", node, "-o", "%t").strip().endswith("idle"), 30, node)
+        await node_is_idle(slurm, snowy, node)
     await sign_in(page, hub, name, "/hub/home")
     for server, sentence in {
         "time": words.ending("TIMEOUT").sentence,

@@ -55,7 +55,9 @@ async def test_slurm_s_own_signal_warns_and_the_session_goes_on(
     state = await hub.serve(users[0], {**MKL, "time": "3"})
     job_id = state["job"]["job_id"]
     first = await told(hub, users[0])
-    assert first["variable"] == first["end"] == end_of(job_id)
+    assert first["end"] == end_of(job_id)
+    # Slurm counts from the second in which the batch script has begun, when it knows it.
+    assert abs(first["variable"] - first["end"]) <= 2
     assert (first["warn"], first["notice"]) == (90, 0)
     file = Path(first["file"])  # the node is this machine, and the container has its /tmp
     notice = await until(lambda: json.loads(file.read_text())["notice"], 100, "Slurm's signal, for JupyterLab")

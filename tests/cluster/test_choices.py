@@ -53,9 +53,13 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def reservation(cluster: Any, slurm: Any) -> Iterator[None]:
-    """``lab1`` is for the demo's people, one day."""
+@pytest.fixture(autouse=True)
+def reservation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """``lab1`` is for the demo's people, one day. It is there for tests that name it."""
+    if "lab1" not in request.node.name:
+        yield
+        return
+    cluster, slurm = request.getfixturevalue("cluster"), request.getfixturevalue("slurm")
     control = ["scontrol", "-M", cluster.site.cluster]
     slurm(*control, "delete", "ReservationName=lab1", check=False)  # of a run whose cluster was kept
     lab = f"ReservationName=lab1 Users={','.join(cluster.users)} StartTime=now+30days Duration=60 Nodes=s1"
@@ -223,7 +227,7 @@ TOO_MUCH = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def abroad(cluster: Any) -> AsyncIterator[HubAbroad]:
     directory: Path = cluster.state / "hub-abroad"
     shutil.rmtree(directory, ignore_errors=True)  # of a run whose cluster was kept

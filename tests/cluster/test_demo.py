@@ -17,8 +17,9 @@ import pytest
 from demo import DemoError
 from demo.cluster import Cluster
 from demo.commands import wait_until
+from demo.state import State
 
-from ..hubs import account_prefix
+from ..runs import account_prefix, state_directory
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -65,23 +66,24 @@ def marked(state: Path) -> list[int]:
 @pytest.fixture
 def guest(cluster: Any) -> Any:
     """A second cluster beside the tests' own: two checkouts on one machine."""
-    made = Cluster(
-        cluster.state.with_name(cluster.state.name + "-guest"), nodes=1, gpu_nodes=1, users=1, user_prefix=PREFIX
-    )
+    made = Cluster(state_directory("guest"), nodes=1, gpu_nodes=1, users=1, user_prefix=PREFIX)
     yield made
     made.down()
 
 
 def test_up_after_a_crash_and_gone_after_down(guest: Cluster, cluster: Any) -> None:
     before = fingerprints()
-    devices = set(Path("/dev").glob("nvidia*"))
     guest.up()
     (user,) = guest.users
     assert user == f"{PREFIX}1"
     assert pwd.getpwnam(user).pw_dir.startswith(str(guest.state))
     assert not set(guest.ports.values()) & set(cluster.ports.values())
     assert run_job(guest, user) == user
-    assert len(set(Path("/dev").glob("nvidia*")) - devices) == 1
+    (device,) = State.load(guest.state).devices
+    assert device.startswith("/dev/nvidia")
+    assert Path(device).is_char_device()
+    others = State.load(cluster.state).devices
+    assert device not in others
 
     crashed = marked(guest.state)
     assert len(crashed) >= 6
@@ -97,11 +99,12 @@ def test_up_after_a_crash_and_gone_after_down(guest: Cluster, cluster: Any) -> N
     assert cluster.is_up
 
     undone = "\n".join(again.down())
-    for what in ("stopped", user, "/dev/nvidia", str(guest.state)):
+    for what in ("stopped", user, device, str(guest.state)):
         assert what in undone
     assert not guest.state.exists()
     assert marked(guest.state) == []
-    assert set(Path("/dev").glob("nvidia*")) == devices
+    assert not Path(device).exists()
+    assert all(Path(path).is_char_device() for path in others)
     with pytest.raises(KeyError):
         pwd.getpwnam(user)
     assert fingerprints() == before
@@ -143,9 +146,7 @@ def test_the_second_make_demo_is_quick_and_ctrl_c_ends_the_hub(guest: Cluster, t
 def test_an_account_of_that_name_is_refused(cluster: Any) -> None:
     """It is somebody else's: here, the other cluster's."""
     taken = next(iter(cluster.users))
-    other = Cluster(
-        cluster.state.with_name(cluster.state.name + "-other"), users=1, user_prefix=taken.rstrip("0123456789")
-    )
+    other = Cluster(state_directory("other"), users=1, user_prefix=taken.rstrip("0123456789"))
     try:
         with pytest.raises(DemoError, match=taken):
             other.up()

@@ -20,7 +20,7 @@ import pytest
 
 from demo.commands import open_umask
 
-from ..faults import FaultHub, ready, stopped
+from ..faults import FaultHub, node_is_idle, ready, stopped
 from ..hubs import until
 from .test_kills import jobs, phase
 from .test_session import facts, queued
@@ -95,10 +95,7 @@ class Operator:
     async def mend(self, name: str) -> None:
         """Bring a node up again."""
         self.node(name, "RESUME")
-        await until(lambda: self._state(name) == "idle", 30, f"node {name}; it is {self._state(name)}", 0.5)
-
-    def _state(self, name: str) -> str:
-        return str(self.slurm("sinfo", "-M", self.name, "-hn", name, "-o", "%t")).split()[-1].strip("*")
+        await node_is_idle(self.slurm, self.name, name)
 
 
 @pytest.fixture
@@ -125,7 +122,7 @@ def processes(job_id: str, word: str = "") -> dict[int, dict[str, str]]:
 
 
 async def test_the_cause_of_a_session_s_end_is_known_within_a_tick(
-    faulty: FaultHub, users: list[str], operator: Operator, cluster: Any
+    faulty: FaultHub, users: list[str], operator: Operator, cluster: Any, figure: Any
 ) -> None:
     """Cancelled by root and by the person, out of time and of memory, requeued and held, its node down."""
     name, times = users[0], {}
@@ -177,7 +174,7 @@ async def test_the_cause_of_a_session_s_end_is_known_within_a_tick(
     timeout = await stopped(faulty, name, "time", 120)
     assert timeout["state"] == "TIMEOUT"
     assert 55 < timeout["ended_at"] - timeout["begun_at"] < 110
-    print("seconds until the hub knew:", times)
+    figure(f"seconds until the hub knew of an end: {times}")
 
 
 async def test_the_cause_of_a_start_s_end_is_said_within_a_tick(
@@ -271,7 +268,7 @@ async def test_a_port_that_somebody_takes_first_costs_nothing_but_another_one(
 
 
 async def test_a_stop_with_kernels_running_is_quick(
-    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any
 ) -> None:
     """Seven times; the next start follows at once, in a partition that takes one job of a person's at a time."""
     name, seconds = users[0], []
@@ -292,12 +289,12 @@ async def test_a_stop_with_kernels_running_is_quick(
         # In order: the kernels were asked, and the server came to its end.
         assert "Shutting down 2 kernels" in log
         assert "the server ended with exit code 0" in log
-    print("seconds:", sorted(seconds))
+    figure(f"seconds of a stop with kernels running: {sorted(seconds)}")
     assert statistics.median(seconds) < 1.5, seconds
 
 
 async def test_a_server_that_does_not_listen_is_ended_all_the_same(
-    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any
 ) -> None:
     """SIGTERM goes nowhere: after the grace of 10 s the job is cancelled, and Slurm kills what is left of it."""
     name = users[0]
@@ -307,13 +304,12 @@ async def test_a_server_that_does_not_listen_is_ended_all_the_same(
     await faulty.call("DELETE", faulty._path(name, ""))
     last = await stopped(faulty, name)
     took = time.monotonic() - began
-    print(f"stopped after {took:.1f} s")
+    figure(f"a server that does not listen was stopped after {took:.1f} s")
     assert last["stopped"]
     assert 10 < took < 17
     assert queued(slurm, cluster, name) == []
     # KillWait is 10 s.
     await until(lambda: not processes(job_id), 20, f"nothing of it is left; {processes(job_id).keys()}")
-    print(f"gone after {time.monotonic() - began:.1f} s")
 
 
 async def test_stopping_a_job_that_is_gone_is_a_success(

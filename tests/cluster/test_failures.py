@@ -52,7 +52,7 @@ ENVIRONMENTS = {
 DIES = "#!/bin/sh\nfor n in 1 2 3; do echo line $n; done\nexit 3\n"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def broken(cluster: Any) -> Path:
     """The second hub's directory, with images, environments, programs and Sites that go wrong."""
     with open_umask():  # jobs use what is in it
@@ -160,7 +160,7 @@ def _run(*argv: Any) -> None:
     assert done.returncode == 0, (argv, done.stderr)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def failing(cluster: Any, broken: Path) -> AsyncIterator[Hub]:
     """The second hub."""
     hub = Hub(cluster, broken, ROOT / "tests" / "failing_hub_config.py")

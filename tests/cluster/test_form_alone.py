@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import statistics
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ..faults import switched_hub
+from ..faults import preferred, switched_hub
 from ..hubs import Hub, until
 from ..people import Form
 from .test_form_server import CPU, Visitor
@@ -27,7 +28,9 @@ HOSTILE = "</script><script>alert(1)</script>'\"{{7*7}}😀"
 async def alone(cluster: Any) -> AsyncIterator[Hub]:
     site = {"environments": {"tf-mkl": {"description": HOSTILE}}, "partitions": {"core": {"display_name": HOSTILE}}}
     async with switched_hub(cluster, site) as hub:
-        yield hub
+        assert hub.process is not None
+        with preferred(hub.process.pid, os.getpid()):
+            yield hub
 
 
 class Guest(Visitor):
@@ -115,7 +118,8 @@ async def test_hostile_text_of_slurm_is_text(alone: Hub) -> None:
 
 
 @pytest.mark.slow
-async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None:
+@pytest.mark.alone
+async def test_the_form_costs_little_more_than_the_home_page(alone: Hub, figure: Any) -> None:
     """For one, at most twice the time; for 20 at once, at least half of the throughput. Each sees their own only."""
     (alone.directory / "sacctmgr.sh").write_text(
         'for word; do case $word in person*) echo "g99999${word#person}|";; esac; done; exit 0'
@@ -132,7 +136,7 @@ async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None
             for what, path in (("home", "/hub/home"), ("form", f"/hub/spawn/{names[0]}")):
                 times[what].append((await guests[0].timed(path))[0])
         home, form = (statistics.median(times[what]) for what in ("home", "form"))
-        print(f"one: home {home * 1000:.1f} ms, form {form * 1000:.1f} ms, {form / home:.2f} x")
+        figure(f"form, one: home {home * 1000:.1f} ms, form {form * 1000:.1f} ms, {form / home:.2f} x")
 
         async def all_at_once(form: bool) -> float:
             started = time.perf_counter()
@@ -151,7 +155,7 @@ async def test_the_form_costs_little_more_than_the_home_page(alone: Hub) -> None
             for which in (False, True):
                 rates[which].append(await all_at_once(which))
         home_rate, form_rate = statistics.median(rates[False]), statistics.median(rates[True])
-        print(f"20 at once: home {home_rate:.0f}/s, form {form_rate:.0f}/s, {form_rate / home_rate:.2f}")
+        figure(f"form, 20 at once: home {home_rate:.0f}/s, form {form_rate:.0f}/s, {form_rate / home_rate:.2f}")
         assert form <= 2 * home
         assert form_rate >= 0.5 * home_rate
     finally:

@@ -15,7 +15,7 @@ import pytest
 from yarl import URL
 
 from ..hubs import Hub, until
-from ..people import Form, Person
+from ..people import Form, Person, forgets_reservations
 from .test_session import MKL, queued
 
 pytestmark = pytest.mark.cluster
@@ -212,6 +212,7 @@ async def test_only_an_active_reservation_of_mine_is_offered(
     finally:
         for key in wanted:
             slurm("scontrol", "-M", cluster.site.cluster, "delete", f"ReservationName={key}", check=False)
+        await forgets_reservations(hub, name)
 
 
 # -- estimate and script -----------------------------------------------------------------------------------------

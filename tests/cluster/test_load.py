@@ -27,7 +27,7 @@ from ..faults import FaultHub, ready, sampled
 from ..hubs import Hub, until
 from .test_slurm_away import ONE, end_all, later
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ async def measured_minute(hub: FaultHub, slurm: Any, cluster: Any) -> tuple[dict
 
 
 async def test_16_serving_and_many_pending_are_no_load(
-    busy: FaultHub, users: list[str], cluster: Any, slurm: Any, capsys: Any
+    busy: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any
 ) -> None:
     """At most 45 RPCs and 15 squeues a minute, 5 % of a core, p99 of the API 15 ms; 64 pending cost no more than 24."""
     serving = [(users[number % 3], f"s{number}") for number in range(16)]
@@ -117,9 +117,10 @@ async def test_16_serving_and_many_pending_are_no_load(
         p50 = statistics.median(slow.seconds) * 1000
         p99 = statistics.quantiles(slow.seconds, n=100)[98] * 1000
         figures.append((pending, sum(hubs.values()), squeues, round(share * 100, 1), round(p50, 1), round(p99, 1)))
-        with capsys.disabled():
-            print(f"\n16 serving + {pending} pending: {sum(hubs.values())} RPCs a minute, {squeues} squeues, ", end="")
-            print(f"{share:.1%} of a core, API p50 {p50:.1f} ms, p99 {p99:.1f} ms; {hubs}")
+        figure(
+            f"16 serving + {pending} pending: {sum(hubs.values())} RPCs a minute, {squeues} squeues, {share:.1%} of a "
+            f"core, API p50 {p50:.1f} ms, p99 {p99:.1f} ms; {hubs}"
+        )
     for _, all_rpcs, squeues, share, _, p99 in figures:
         assert 0 < squeues <= 15
         assert all_rpcs <= 45
@@ -138,11 +139,10 @@ def _asked_by_people(name: str) -> bool:
     return not any(word in name for word in daemons)
 
 
-async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any, slurm: Any, capsys: Any) -> None:
+async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any) -> None:
     """The API never takes longer than 300 ms; all 40 are at Slurm within 5 s.
 
-    Hub, proxy, Slurm, its database and this test share the machine's cores, whose speed changes by the second: of
-    three rounds one must keep both bounds.
+    Proxy, Slurm, its database and the jobs share the machine's cores with the hub and this test, which go first.
     """
     starts = [(users[n % 3], f"n{n}") for n in range(40)]
     # A class whose hub knows them and their servers; they come as themselves.
@@ -163,30 +163,24 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
         )
         return len(shown.split()) >= 40
 
-    rounds = []
-    for _ in range(3):
-        async with sampled(busy) as slow:
-            await asyncio.sleep(0.5)
-            began = time.monotonic()
-            answers = await asyncio.gather(
-                *(busy.call("POST", busy._path(*start), {"user_options": ONE}, own[start[0]]) for start in starts)
-            )
-            assert {status for status, _ in answers} <= {201, 202}
-            await until(at_slurm, 30, "40 jobs at Slurm", every=0.2)
-            took = time.monotonic() - began
-            await asyncio.sleep(5)
-        rounds.append((took, slow.worst))
-        with capsys.disabled():
-            print(f"\n40 starts at once: at Slurm in {took:.1f} s, API worst {slow.worst * 1000:.0f} ms")
-        if took <= 5 and slow.worst < 0.3:
-            break
-        await end_all(busy, users)
+    async with sampled(busy) as slow:
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        answers = await asyncio.gather(
+            *(busy.call("POST", busy._path(*start), {"user_options": ONE}, own[start[0]]) for start in starts)
+        )
+        assert {status for status, _ in answers} <= {201, 202}
+        await until(at_slurm, 30, "40 jobs at Slurm", every=0.2)
+        took = time.monotonic() - began
+        await asyncio.sleep(5)
+    figure(f"40 starts at once: at Slurm in {took:.1f} s, API worst {slow.worst * 1000:.0f} ms")
     assert "Rolling back" not in busy.log()
-    assert any(took <= 5 and worst < 0.3 for took, worst in rounds), rounds
+    assert took <= 5
+    assert slow.worst < 0.3
 
 
 async def test_1000_watched_jobs_do_not_hold_up_the_loop(
-    cluster: Any, users: list[str], slurm: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    cluster: Any, users: list[str], slurm: Any, monkeypatch: pytest.MonkeyPatch, figure: Any
 ) -> None:
     """Real ``sleep`` jobs, most of them pending; a snapshot blocks the event loop for less than 50 ms."""
     for name, value in cluster.env.items():
@@ -218,8 +212,7 @@ async def test_1000_watched_jobs_do_not_hold_up_the_loop(
         feeling.cancel()
         assert all(job.row is not None for job in watched)
         assert sum(job.row.state == "PENDING" for job in watched if job.row) > 900
-        with capsys.disabled():
-            print(f"\n1000 watched jobs: the loop was held up for {max(lags) * 1000:.1f} ms at most")
+        figure(f"1000 watched jobs: the loop was held up for {max(lags) * 1000:.1f} ms at most")
         assert max(lags) < 0.05
     finally:
         for job_id in ids:

@@ -21,8 +21,9 @@ import pytest
 
 from snowyspawner.request import form_values
 
-from ..hubs import Hub, account_prefix, until
+from ..hubs import Hub, until
 from ..people import Person
+from ..runs import account_prefix, state_directory
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.site]
 
@@ -65,14 +66,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The miniature of the class's Site."""
     from demo.apptainer import ApptainerUnavailable
     from demo.cluster import Cluster
-    from demo.directories import default_state
 
-    default = default_state()
-    tests = os.environ.get("SNOWYSPAWNER_TEST_STATE") or str(default.with_name(default.name + "-test"))
-    state = f"{tests.removesuffix('-test')}-site"
-    prefix = f"{other}s" if (other := os.environ.get("SNOWYSPAWNER_TEST_PREFIX")) else PREFIX
-    Cluster(state).down()  # what a run that was killed has left: another Site, perhaps
-    made = Cluster(state, site=request.cls.SITE, users=request.cls.USERS, user_prefix=prefix)
+    state = state_directory("site")
+    Cluster(state).down()  # of a run whose cluster was kept: another Site, perhaps
+    made = Cluster(state, site=request.cls.SITE, users=request.cls.USERS, user_prefix=PREFIX)
     try:
         made.up()
         yield made
@@ -115,10 +112,10 @@ def user(cluster: Any) -> str:
 async def waiter(hub: Hub, cluster: Any, slurm: Any) -> AsyncIterator[Waiter]:
     """Ask for a session in some hours, in one of the `ways`; return what Slurm has of it.
 
-    It is left in the queue, which is quicker than to end it: everything goes with the cluster. The other accounts
-    take turns, as a person may have only so many servers.
+    It is left in the queue, which is quicker than to end it: everything goes with the cluster. Other accounts take
+    turns, as a person may have only so many servers.
     """
-    names = itertools.cycle(list(cluster.users)[1:])
+    names = itertools.cycle(list(cluster.users)[1:-1])
     people: dict[str, Person] = {}
     begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
 
@@ -182,7 +179,7 @@ class SiteTests:
     """What is tested on every Site. A subclass says which, and what is to be expected there."""
 
     SITE: str
-    USERS = 3
+    USERS = 4
     #: Of the default choice: what scontrol shows, and what a kernel sees.
     DEFAULT: tuple[dict[str, str], dict[str, Any]]
     #: A choice with GPUs and the number of them.
@@ -201,8 +198,10 @@ class SiteTests:
         assert set(slurm("sinfo", "-h", "-o", "%R").split()) == names
         assert len(slurm("sinfo", "-h", "-N", "-o", "%N").split()) >= len(names)
 
-    async def test_the_form_offers_what_the_site_has(self, person: Person, cluster: Any) -> None:
-        form = await person.form()
+    async def test_the_form_offers_what_the_site_has(self, hub: Hub, cluster: Any) -> None:
+        """To an account that has chosen nothing yet."""
+        async with Person(hub, list(cluster.users)[-1]) as newcomer:
+            form = await newcomer.form()
         defaults = cluster.site.defaults
         assert form.values["partition"] == defaults.partition
         assert form.values["environment"] == defaults.environment
@@ -274,7 +273,7 @@ class TestPelle(SiteTests):
     """CPUs by -c, several types of GPU by --gpus, one partition in two parts, memory as one likes."""
 
     SITE = "pelle"
-    USERS = 10  # each waits for a few of the sessions below
+    USERS = 11  # most wait for a few of the sessions below
     DEFAULT = (
         {"Partition": "haswell", "NumCPUs": "4", "NumTasks": "1", "CPUs/Task": "4", "TimeLimit": "00:59:00"}
         | {"gpu": "gres:gpu:t4:1", "MinMemoryCPU": "6000M"},

@@ -9,9 +9,7 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,9 +18,13 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.accounts import changes
 from demo.commands import open_umask
+from demo.state import free_ports
 
-from ..hubs import ROOT, Hub, account_prefix
+from ..hubs import ROOT, Hub
+from ..runs import account_prefix
+from ..wheel import build, install
 from .test_failures import stopped
 from .test_session import MKL, facts, launcher, queued, show_job
 
@@ -50,6 +52,7 @@ c.JupyterHub.load_roles = [
 ]
 snowyspawner.set_config(c)
 open("url", "w").write(c.JupyterHub.bind_url)
+open("own", "w").write("http://127.0.0.1:{hub}")
 """
 
 
@@ -65,32 +68,16 @@ class OtherHub(Hub):
         return ["setpriv", "--reuid", self.account, "--regid", self.account, "--init-groups", "--", *jupyterhub]
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def python(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the wheel and nothing of the checkout."""
-    source = tmp_path_factory.mktemp("source") / "tree"
-    kept = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "__pycache__", "node_modules")
-    shutil.copytree(ROOT, source, ignore=kept)
-    wheels = tmp_path_factory.mktemp("wheels")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], check=True)
+    wheel = build(tmp_path_factory.mktemp("wheel"))
     home = cluster.state / "test-wheel"
     shutil.rmtree(home, ignore_errors=True)
     before = os.umask(0o022)  # others run it
     try:
-        subprocess.run(["/usr/bin/python3", "-m", "venv", str(home)], check=True)
-        wheel = next(wheels.glob("snowyspawner-*.whl"))
-        argv = [str(home / "bin/pip"), "--quiet", "--disable-pip-version-check", "install", str(wheel)]
-        subprocess.run(argv, check=True)
+        subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(home)], check=True)
+        install(wheel, home / "bin" / "python")
     finally:
         os.umask(before)
     return home / "bin" / "python"
@@ -128,11 +115,14 @@ def service(cluster: Any, python: Path, site_file: Path) -> Iterator[str]:
     """An account for the hub, share/deploy's sudoers file with the names of this machine in it, and the helper."""
     with pytest.raises(KeyError):
         pwd.getpwnam(SERVICE)
-    subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVICE], check=True)
+    with changes():
+        subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVICE], check=True)
     try:
         text = (ROOT / "share" / "deploy" / "sudoers").read_text()
         text = text.replace("%hpcusers", ", ".join(cluster.users)).replace("\njupyterhub ", f"\n{SERVICE} ")
         text = text.replace("/usr/local/libexec/snowyspawner-helper\n", f"{HELPER}\n")
+        # Two files may not define the same alias, and another run may have one.
+        text = text.replace("SNOWYSPAWNER", SERVICE.upper())
         argv = [str(python.with_name("snowyspawner")), "helper", str(site_file)]
         printed = subprocess.run(argv, check=True, capture_output=True, cwd="/").stdout
         HELPER.parent.mkdir(exist_ok=True)
@@ -145,7 +135,8 @@ def service(cluster: Any, python: Path, site_file: Path) -> Iterator[str]:
     finally:
         SUDOERS.unlink(missing_ok=True)
         HELPER.unlink(missing_ok=True)
-        subprocess.run(["userdel", SERVICE], check=True)
+        with changes():
+            subprocess.run(["userdel", SERVICE], check=True)
 
 
 @pytest.fixture(params=["service account", "that very user"])
@@ -163,7 +154,7 @@ async def other_hub(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     shutil.chown(directory, account, account)
-    public, api, port = free_ports(3)
+    public, api, port = free_ports(cluster.spare_ports, 3)
     text = CONFIG.format(
         site=str(site_file), public=public, api=api, hub=port, proxy=[str(w) for w in cluster.proxy_command]
     )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 
-import snowyspawner
-
-CHECKOUT = Path(snowyspawner.__file__).parent.parent
+from tests.wheel import ROOT, build, install
 
 TRY = """
 import pathlib, sys
@@ -33,22 +29,11 @@ print(script.build(snowy, default, script.Target("n", "/home/you", "http://h/", 
 
 @pytest.mark.slow
 def test_an_installed_wheel_has_its_sites_templates_and_launcher(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    # A copy: building leaves directories behind.
-    for name in ("snowyspawner", "share"):
-        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        if (CHECKOUT / name).exists():
-            shutil.copy(CHECKOUT / name, source)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source)], check=True, timeout=300)
-    (wheel,) = tmp_path.glob("snowyspawner-*.whl")
-
+    wheel = build(tmp_path)
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
-    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True, timeout=300)
+    install(wheel, python, "--no-deps")
     # The dependencies are those of this environment; its own snowyspawner comes later on the path, if at all.
     (site_packages,) = (home / "lib").glob("python*/site-packages")
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -62,7 +47,7 @@ def test_an_installed_wheel_has_its_sites_templates_and_launcher(tmp_path: Path)
         if path.is_file()
     }
     for part in ("templates", "sites", "deploy", "labextension", "static"):
-        there = {path.relative_to(CHECKOUT / "share") for path in (CHECKOUT / "share" / part).iterdir()}
+        there = {path.relative_to(ROOT / "share") for path in (ROOT / "share" / part).iterdir()}
         assert there <= installed
         assert there
     command = subprocess.run([str(home / "bin" / "snowyspawner"), "check"], cwd="/", capture_output=True, text=True)
