@@ -5,6 +5,7 @@ python .ci/tests.py [--workers N] [--coverage] [--no-skips] PYTEST-ARGUMENTS…
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,14 +14,16 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOWEST_COVERAGE = 90  # percent
+#: Such as ``==== 1 failed, 3 passed in 2.01s ====``, without the signs with -q. Anything may follow it.
+CLOSING = re.compile(r"=* ?(\d+ \w+(, )?)+ in [\d.]+s|=+ no tests ran in ")
 WORKERS_PER_CORE = 2  # a test waits half of its time: for Slurm, for a server, for a page
 #: Tests that .ci/run may find skipped, as FILE-WITH-DOTS.NAME. Each needs a reason here.
 MAY_BE_SKIPPED: frozenset[str] = frozenset()
 
 
 def run_pytest(argv: list[str]) -> tuple[int, str]:
-    """Run pytest, show its output as it comes, and return its exit code and last line."""
-    last = ""
+    """Run pytest, show its output as it comes, and return its exit code and closing line."""
+    closing = ""
     with subprocess.Popen(
         argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
@@ -28,8 +31,8 @@ def run_pytest(argv: list[str]) -> tuple[int, str]:
         for line in process.stdout:
             sys.stdout.write(line)
             sys.stdout.flush()
-            last = line.rstrip() or last
-    return process.returncode, last
+            closing = line.rstrip() if CLOSING.match(line) else closing
+    return process.returncode, closing
 
 
 def skipped(report: Path) -> list[str]:

@@ -14,9 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+from demo import DemoError
 from demo.accounts import changes, end_processes
 from demo.cluster import Cluster
 from demo.commands import run
+from demo.daemons import Daemons, stop
 from demo.directories import CACHE, default_state, discard, own_directory
 
 #: Kinds of accounts: the clusters' people, a demo beside them, a hub's service account, another Site's people.
@@ -96,7 +98,11 @@ def _clean() -> list[str]:
     undone: list[str] = []
     for state in sorted(base().parent.glob(f"{base().name}*")):
         if state.is_dir() and (state == base() or state.name.startswith(f"{base().name}-")):
-            undone += Cluster(state).down()
+            try:
+                undone += Cluster(state).down()
+            except DemoError as error:  # of another version, perhaps: its daemons are known all the same
+                stop(Daemons(state).marked())
+                undone.append(f"{state} removed: {error}")
             discard(state)
     starts = tuple(_names(kind) for kind in KINDS)
     left = [account for account in pwd.getpwall() if account.pw_name.startswith(starts)]

@@ -37,15 +37,19 @@ async def identity(hub: Hub, user: str) -> dict[str, Any]:
     raise AssertionError("no launcher found")
 
 
+def every_row(hub: Hub) -> range:
+    """The numbers of the servers that the hub has in its database, and some more."""
+    with sqlite3.connect(f"file:{hub.directory}/hub.sqlite?mode=ro", uri=True) as db:
+        ((last,),) = db.execute("SELECT max(id) FROM spawners")
+    return range(1, last + 10)
+
+
 async def test_only_the_job_itself_is_heard(hub: Hub, users: list[str]) -> None:
     """A wrong name, secret, number, row or phase, a field too many or of another type: 4xx, and nothing changes."""
     await hub.serve(users[0], MKL)
     before = await hub.state(users[0])
     mine = await identity(hub, users[0])
-    with sqlite3.connect(f"file:{hub.directory}/hub.sqlite?mode=ro", uri=True) as db:
-        ((last,),) = db.execute("SELECT max(id) FROM spawners")
-    every = range(1, last + 10)
-    rows = [await post(hub, "/hub/api/snowyspawner/claim", {**mine, "server": number}) for number in every]
+    rows = [await post(hub, "/hub/api/snowyspawner/claim", {**mine, "server": number}) for number in every_row(hub)]
     # Only the right row knows this job, and that one has been claimed already.
     assert rows.count(410) == 1
     assert set(rows) == {404, 410}

@@ -124,3 +124,11 @@ def test_a_run_beside_another_one_of_the_same_state_is_refused(environment: dict
     assert "another run uses" in done.stdout
     assert "set SNOWYSPAWNER_TEST_STATE to another directory" in done.stdout
     assert not Cluster(environment["SNOWYSPAWNER_TEST_STATE"]).state.exists()
+
+
+def test_a_state_of_another_version_is_removed_all_the_same(environment: dict[str, str]) -> None:
+    state = Path(f"{environment['SNOWYSPAWNER_TEST_STATE']}-gw0")
+    state.mkdir()
+    (state / "state.json").write_text('{"what_we_do_not_know": 1}')
+    assert f"{state} removed: {state}/state.json cannot be read" in clean(environment)
+    assert not state.exists()

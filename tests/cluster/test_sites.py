@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from demo.accounting import projects
 from snowyspawner.request import form_values
 
 from ..hubs import Hub, until
@@ -145,7 +146,8 @@ async def send(person: Person, way: str, choice: dict[str, str], server: str) ->
         form = await person.form(server=server)
         # It offers the last choice; what is not asked for here is to be the Site's own.
         usual = form_values(person.hub.cluster.site)
-        usual = {field: text for field, text in usual.items() if field in form.values and field != "account"}
+        usual = {field: text for field, text in usual.items() if field in form.values}
+        usual["account"] = projects(person.hub.cluster.site)[0]
         status, back = await person.send(form, **{**usual, **choice})
     assert status == 302, back.errors
 
