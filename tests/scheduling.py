@@ -1,8 +1,8 @@
 """Which tests run on one worker, in which order, and which run alone.
 
 A test that uses a fixture of its module or class stays with the others that use it: they share a hub, or a change of
-the cluster. Every other test may run on any worker, as each has a cluster of its own. What measures runs on one worker
-when the others have ended, so that its figures mean something.
+the cluster. Every other test may run on any worker, as each has a cluster of its own. What measures, or changes what
+the whole machine has, runs on one worker when the others have ended.
 """
 
 from __future__ import annotations

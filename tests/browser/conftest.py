@@ -44,6 +44,13 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     await context.close()
 
 
+@pytest.fixture
+async def users(users: list[str], page: Page) -> AsyncIterator[list[str]]:
+    """The demo accounts. Their page asks nothing of the hub any more when the hub is to forget them."""
+    yield users
+    await page.context.close()
+
+
 async def shoot(page: Page, name: str) -> None:
     """Keep a picture for the documentation, when SNOWYSPAWNER_SCREENSHOTS names a directory for it."""
     directory = os.environ.get("SNOWYSPAWNER_SCREENSHOTS")

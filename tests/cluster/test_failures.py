@@ -449,6 +449,8 @@ def hanging_home(home: Path, tmp_path: Path) -> Iterator[Path]:
         yield home
     finally:
         disk.send_signal(signal.SIGCONT)
+        # Else it may wait for those who still wait for it.
+        _run("umount", "--lazy", home)
         disk.terminate()
         disk.wait(10)
 

@@ -216,6 +216,7 @@ async def test_what_is_wrong_on_the_node_ends_the_start_at_once(
     assert queued(slurm, cluster, users[0]) == []
 
 
+@pytest.mark.alone
 async def test_missing_gpu_ends_the_start_with_code_74(hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
     """Slurm still counts on the device; the launcher sees that it is gone."""
     # All of them: the nodes of this machine share one /dev, also with another demo that may be up.

@@ -449,7 +449,9 @@ async def test_no_more_than_a_few_commands_run_at_once(
     def running() -> int:
         return len(list(slurm.directory.glob("squeue.running.*")))
 
-    await aeventually(lambda: running() == 2, "two run")
+    counted = slurm.directory / "squeue.seen"
+    await aeventually(lambda: counted.exists() and len(counted.read_text().splitlines()) == 2, "two run")
+    assert running() == 2
     (slurm.directory / "squeue.go").touch()
     await asyncio.gather(*calls)
     seen = [int(line) for line in slurm.note("squeue", "seen").splitlines()]
