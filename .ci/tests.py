@@ -16,7 +16,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LOWEST_COVERAGE = 90  # percent
 #: Such as ``==== 1 failed, 3 passed in 2.01s ====``, without the signs with -q. Anything may follow it.
 CLOSING = re.compile(r"=* ?(\d+ \w+(, )?)+ in [\d.]+s|=+ no tests ran in ")
-WORKERS_PER_CORE = 2  # a test waits half of its time: for Slurm, for a server, for a page
+# A test waits half of its time: for Slurm, for a server, for a page.
+WORKERS = 2 * len(os.sched_getaffinity(0)) + 1
 #: Tests that .ci/run may find skipped, as FILE-WITH-DOTS.NAME. Each needs a reason here.
 MAY_BE_SKIPPED: frozenset[str] = frozenset()
 
@@ -47,8 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=".ci/tests.py", usage="%(prog)s [options] PYTEST-ARGUMENTS…", allow_abbrev=False
     )
-    workers = WORKERS_PER_CORE * len(os.sched_getaffinity(0))
-    made.add_argument("--workers", type=int, default=workers, help="tests side by side, each on a cluster of its own")
+    made.add_argument("--workers", type=int, default=WORKERS, help="tests side by side, each on a cluster of its own")
     made.add_argument("--coverage", action="store_true", help=f"fail below {LOWEST_COVERAGE} %%")
     made.add_argument("--no-skips", action="store_true", help="fail if a test is skipped")
     return made

@@ -68,7 +68,11 @@ class Hub:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.session = self.session or aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"})
+        self.session = self.session or aiohttp.ClientSession(
+            headers={"Authorization": f"token {self.token}"},
+            # The proxy closes a connection that has been idle for 5 s, perhaps just when it is used again.
+            connector=aiohttp.TCPConnector(keepalive_timeout=2),
+        )
         await until(self._answers, 60, f"the hub's answer; see {self.log_path}")
 
     def environment(self) -> dict[str, str]:
