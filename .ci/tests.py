@@ -17,7 +17,7 @@ LOWEST_COVERAGE = 90  # percent
 #: Such as ``==== 1 failed, 3 passed in 2.01s ====``, without the signs with -q. Anything may follow it.
 CLOSING = re.compile(r"=* ?(\d+ \w+(, )?)+ in [\d.]+s|=+ no tests ran in ")
 # A test waits half of its time: for Slurm, for a server, for a page.
-WORKERS = 2 * len(os.sched_getaffinity(0)) + 1
+WORKERS = 2 * len(os.sched_getaffinity(0))
 #: Tests that .ci/run may find skipped, as FILE-WITH-DOTS.NAME. Each needs a reason here.
 MAY_BE_SKIPPED: frozenset[str] = frozenset()
 

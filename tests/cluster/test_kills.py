@@ -96,7 +96,7 @@ async def test_a_hub_killed_in_every_phase_loses_nothing_and_leaves_nothing(
         await faulty.submit(name, ONE, launches)
         await phase(faulty, name, launches, "launching")
         # Before Slurm knows the job, or when it does and sbatch has not said so yet.
-        faulty.fault("sbatch", f'sleep {dice.uniform(0, 2):.2f}; "$REAL" "$@"; sleep 3')
+        faulty.fault("sbatch", f'sleep {dice.uniform(0, 2):.2f}; "$REAL" "$@"; sleep 10')
         # Longer than the time until the kill: the stop is to be hit in its middle.
         faulty.fault("scancel", f'sleep {dice.uniform(2, 4):.2f}; exec "$REAL" "$@"')
         await faulty.submit(name, ONE, submits)
