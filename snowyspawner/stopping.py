@@ -33,7 +33,8 @@ async def cancel(
     if watched.leaving and await _is_over(watcher, watched, _LEAVES_IN):
         return
     stages: list[tuple[Sequence[str], float]] = [((), _PATIENCE), (KILL, _PATIENCE)]
-    if grace and watched.row and watched.row.state == "RUNNING":
+    # A job that has spoken runs, whatever the last look at the queue says.
+    if grace and (watched.ran_at or (watched.row and watched.row.state == "RUNNING")):
         stages.insert(0, (ASK, grace))
     for how, patience in stages:
         if watched.leaving and how == ASK:

@@ -52,6 +52,13 @@ async def test_a_running_job_is_asked_first(watched: Watched) -> None:
     assert await cancel(watched) == [ASK, ()]
 
 
+async def test_a_job_that_has_spoken_is_asked_whatever_the_last_look_at_the_queue_says() -> None:
+    watched = Watched("17", 0.0)
+    watched.update(JobRow("17", "PENDING", "", None, ""), None)
+    watched.ran_at = 1.0
+    assert await cancel(watched) == [ASK, ()]
+
+
 @pytest.mark.parametrize(
     ("row", "end"),
     [
