@@ -21,7 +21,7 @@ BUSY = "SNOWYSPAWNER_TEST_BUSY"  # set for workers of a run whose state director
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for this run's clusters. Without root there will be none."""
+    """Claim the run's state directory, and remove what a run that was killed has left. Only root can have clusters."""
     if os.geteuid() != 0 or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
