@@ -9,12 +9,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import DemoError, axe, packages, privileges
-from .cluster import Cluster
 from .directories import default_state
-from .hub import run_hub
 from .progress import Progress, warn
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
 
 ABOUT = """\
 A miniature of a Site on this machine: real Slurm with accounting, real Apptainer, people who may sign in.
@@ -59,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _cluster(state: Path, **size: Any) -> Cluster:
+    # Half a second: it imports the package. Commands that need no cluster go before every `make test-one`.
+    from .cluster import Cluster
+
+    return Cluster(state, **size)
+
+
 def up(options: argparse.Namespace) -> None:
     """Bring the cluster up and print who may sign in."""
     _brought_up(options)
@@ -66,7 +75,7 @@ def up(options: argparse.Namespace) -> None:
 
 def _brought_up(options: argparse.Namespace) -> tuple[Cluster, Progress]:
     progress = Progress(since=options.since)
-    cluster = Cluster(
+    cluster = _cluster(
         options.state,
         site=options.site,
         nodes=options.nodes,
@@ -87,23 +96,25 @@ def _brought_up(options: argparse.Namespace) -> tuple[Cluster, Progress]:
 
 def down(options: argparse.Namespace) -> None:
     """Take everything down and print what was undone."""
-    for line in Cluster(options.state).down() or ["nothing was up"]:
+    for line in _cluster(options.state).down() or ["nothing was up"]:
         print(line)
 
 
 def status(options: argparse.Namespace) -> None:
     """Print what runs."""
-    print("\n".join(Cluster(options.state).status()))
+    print("\n".join(_cluster(options.state).status()))
 
 
 def env(options: argparse.Namespace) -> None:
     """Print lines for a shell's eval."""
-    for name, value in Cluster(options.state).env.items():
+    for name, value in _cluster(options.state).env.items():
         print(f"export {name}={shlex.quote(value)}")
 
 
 def hub(options: argparse.Namespace) -> int:
     """Bring the cluster up and run a hub until Ctrl-C."""
+    from .hub import run_hub
+
     return run_hub(*_brought_up(options))
 
 

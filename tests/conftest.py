@@ -69,9 +69,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture
-def figure(record_property: Any) -> Callable[[str], None]:
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keep a line about what was measured for the end of the run."""
-    return lambda text: record_property(FIGURE, text)
+    return lambda text: request.node.user_properties.append((FIGURE, text))
 
 
 def keeps_cluster() -> bool:
