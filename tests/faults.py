@@ -124,7 +124,7 @@ def _end_proxy(pid_file: Path) -> None:
 
 
 class Slow:
-    """How long the hub took to answer, asked every 50 ms meanwhile. Seconds."""
+    """How long the hub took to answer each of many questions. Seconds."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
