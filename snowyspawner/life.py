@@ -343,9 +343,7 @@ class Life:
         now = time.time()
         self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True, ended_at=now)
         self.store()
-        watched = self.watch(job)
-        watched.leaving = True
-        watched.wake()
+        self.watch(job).leaves()
         self.watcher.kick()
 
     # -- the end -----------------------------------------------------------------------------------------------

@@ -29,12 +29,12 @@ async def cancel(
     Returns only once Slurm has accepted that, or the job is over. *prefix* gives the words that make a command run
     as the person; it may raise `SlurmError`, and is asked again.
     """
-    # Accounting keeps its own exit code then, not that somebody cancelled it.
-    if watched.leaving and await _is_over(watcher, watched, _LEAVES_IN):
+    # Accounting keeps its own exit code then, not that somebody cancelled it. One that is queued again stays there.
+    if watched.leaving and not watched.requeued and await _is_over(watcher, watched, _LEAVES_IN):
         return
     stages: list[tuple[Sequence[str], float]] = [((), _PATIENCE), (KILL, _PATIENCE)]
     # A job that has spoken runs, whatever the last look at the queue says.
-    if grace and (watched.ran_at or (watched.row and watched.row.state == "RUNNING")):
+    if grace and not watched.requeued and (watched.ran_at or (watched.row and watched.row.state == "RUNNING")):
         stages.insert(0, (ASK, grace))
     for how, patience in stages:
         if watched.leaving and how == ASK:

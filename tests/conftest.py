@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[BUSY] = "1"
     elif not keeps_cluster():
         for line in claim.clean():
-            print(f"left by a run that was killed: {line}")
+            print(f"left by an earlier run: {line}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, pha
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
-INTERVAL_OVER = 0.5  # it is over, and accounting has yet to say how
+INTERVAL_OVER = 0.5  # it is ending, or over, and Slurm has yet to say how
 NEW_FOR = 60.0  # a job counts as new for so long after its submission, or after it left the queue
 BACKOFF_LIMIT = 120.0
 # A snapshot may lack a job that was accepted just before it was taken.
@@ -55,6 +55,16 @@ class Watched:
     def requeued(self) -> bool:
         """Whether the job is back in the queue after it had run: what ran in it is gone."""
         return self.has_run and self.row is not None and self.row.state in WAITING
+
+    @property
+    def ending(self) -> bool:
+        """Whether its server has ended, or its processes are ending. The job may come back into the queue."""
+        return self.leaving or (self.row is not None and phase_of(self.row.state) == "stopping")
+
+    def leaves(self) -> None:
+        """Note that the job has said that its server has ended; wake the waiter."""
+        self.leaving, self.since = True, time.time()
+        self.wake()
 
     def unknown_for(self, now: float) -> float:
         """Return for how many seconds squeue has answered without this job, and accounting has no end of it."""
@@ -123,7 +133,9 @@ class QueueWatcher:
             return float(min(INTERVAL_NEW * 2**self._failures, BACKOFF_LIMIT))
         wait = INTERVAL_RUNNING
         for watched in self._jobs.values():
-            if watched.over_since is not None and watched.end is None:
+            # Ending may take long: of a job that hangs in it, news is no more urgent than of any other.
+            ending = watched.ending and now - watched.since < SETTLING
+            if watched.end is None and (watched.over_since is not None or ending):
                 wait = min(wait, INTERVAL_OVER)
             elif now - watched.since < NEW_FOR:
                 wait = min(wait, INTERVAL_NEW)

@@ -301,6 +301,8 @@ async def test_what_a_job_says_itself_wakes_its_waiter() -> None:
         ([(600, "PENDING")], queue.INTERVAL_WAITING),
         ([(600, "REQUEUED")], queue.INTERVAL_WAITING),
         ([(600, "RUNNING")], queue.INTERVAL_RUNNING),
+        ([(5, "COMPLETING")], queue.INTERVAL_OVER),
+        ([(11, "COMPLETING")], queue.INTERVAL_NEW),
         ([(600, "COMPLETING")], queue.INTERVAL_RUNNING),
         ([(600, "RUNNING"), (600, "PENDING")], queue.INTERVAL_WAITING),
         ([(600, "RUNNING"), (600, "PENDING"), (10, "PENDING")], queue.INTERVAL_NEW),
@@ -324,6 +326,23 @@ async def test_a_job_that_leaves_the_queue_is_looked_at_often_again(client: Stan
     client.put("1", "RUNNING")
     await quiet.look()
     assert quiet.interval(time.time()) == queue.INTERVAL_NEW
+
+
+async def test_a_job_that_says_that_it_ends_is_looked_at_at_once_and_soon_again(
+    client: StandInClient, quiet: QuietWatcher
+) -> None:
+    """It may be over in a moment, or back in the queue."""
+    watched = quiet.watch("1", LONG_AGO)
+    client.put("1", "RUNNING")
+    await quiet.look()
+    watched.since = LONG_AGO
+    assert quiet.interval(time.time()) == queue.INTERVAL_RUNNING
+    watched.leaves()
+    assert quiet.interval(time.time()) == queue.INTERVAL_OVER
+    assert quiet.interval(time.time() + queue.SETTLING) == queue.INTERVAL_NEW
+    client.put("1", "REQUEUE_HOLD")
+    await quiet.look()
+    assert watched.requeued
 
 
 async def test_an_ailing_slurm_is_asked_less_and_less(client: StandInClient, quiet: QuietWatcher) -> None:

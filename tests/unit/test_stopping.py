@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,3 +81,13 @@ async def test_a_job_that_only_says_so_is_cancelled(watched: Watched, monkeypatc
     monkeypatch.setattr(stopping, "_LEAVES_IN", 0.1)
     watched.leaving = True
     assert await cancel(watched) == [()]
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_a_job_that_is_back_in_the_queue_is_cancelled_at_once(watched: Watched, leaving: bool) -> None:
+    """What ran in it has ended, and has perhaps said so; there is nobody to wait for."""
+    watched.leaving, watched.ran_at = leaving, 1.0
+    watched.update(JobRow("17", "REQUEUE_HOLD", "", None, ""), None)
+    began = time.monotonic()
+    assert await cancel(watched) == [()]
+    assert time.monotonic() - began < 0.5
