@@ -12,6 +12,7 @@ from . import words
 from .errors import SessionError
 from .job import Ended, Job
 from .life import Life
+from .request import load
 from .site import Site
 from .slurm.times import say_duration
 from .status import Status
@@ -146,23 +147,25 @@ def of(
 
 def _limit(job: Job) -> int:
     """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
-    return -(-int(job.request.get("time", 0)) // 60) * 60
+    return -(-load(job.request).time // 60) * 60
 
 
 def asked(request: Mapping[str, Any], site: Site) -> tuple[tuple[str, str], ...]:
     """Say what was asked for, by name and value; *request* is a stored one, of any version."""
-    cores, gpu, partition = request.get("cores"), request.get("gpu"), request.get("partition", "")
-    named = site.gpus.get(gpu) if gpu else None
+    if not request:
+        return ()
+    wanted = load(request)
+    gpu = site.gpus.get(wanted.gpu)
     found = {
-        "Environment": request.get("environment", ""),
-        "Cores": str(cores) if cores else "",
-        "GPU": f"{request.get('gpu_count', 1)} \N{MULTIPLICATION SIGN} {named.display_name if named else gpu}"
-        if gpu
+        "Environment": wanted.environment,
+        "Cores": str(wanted.cores or ""),
+        "GPU": f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {(gpu.display_name if gpu else '') or wanted.gpu}"
+        if wanted.gpu
         else "none",
-        "Partition": partition,
-        "Time": say_duration(int(request["time"])) if request.get("time") else "",
+        "Partition": wanted.partition,
+        "Time": say_duration(wanted.time) if wanted.time else "",
     }
-    return tuple((name, str(value)) for name, value in found.items() if value) if request else ()
+    return tuple((name, value) for name, value in found.items() if value)
 
 
 def _failed(life: Life, path: str, failure: BaseException) -> Card:
@@ -214,7 +217,7 @@ def why(last: Ended, site: Site) -> Words:
     if last.stopped:
         return Words("This session was stopped." if last.begun_at else "This job was cancelled while it waited.")
     if last.reason == "slurm":
-        return words.refusal(last.detail)
+        return words.refusal(last.detail, words.fields_sent(last.request))
     key = last.request.get("image", "")
     image = site.images.get(key)
     facts = {

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import pwd
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+from jupyterhub.utils import url_escape_path, url_path_join
 
 from . import estimate, request, script, summary, words
 from .errors import SessionError
 from .form import Known, render
-from .job import job_name
+from .job import Job, job_name
 from .life import Life
 from .own import Own, load_own, offered
 from .reader import ReadError, shared_reader
 from .site import Site
 from .slurm.client import SlurmError, prefix_for
-from .slurm.facts import Facts
+from .slurm.facts import JOBS_FOR, Facts
+from .slurm.nodes import free_of
+from .words import Words
 
 _ALTERNATIVES = 3
 # So long may a button's answer wait for accounting, in seconds.
@@ -105,24 +108,30 @@ class Choices:
         """What Slurm says of people and partitions."""
         return self.spawner.life.facts
 
+    @property
+    def estimator(self) -> estimate.Estimator:
+        """Who asks Slurm when something would start."""
+        return estimate.shared_estimator(self.facts.client)
+
     def accounts(self) -> list[str] | None:
         """Return the person's projects as far as they are known."""
-        return self.facts.known_accounts(self.spawner.user.name) if self.site.accounts.discover else None
+        return self.facts.known_accounts(self.spawner.life.known_slurm_name) if self.site.accounts.discover else None
 
-    async def asked_accounts(self) -> list[str] | None:
-        """Return the person's projects; if Slurm takes longer than a moment, as far as they are known."""
+    async def asked_accounts(self, patience: float = _MOMENT) -> list[str] | None:
+        """Return the person's projects; if Slurm takes longer than *patience* seconds, as far as they are known."""
         if not self.site.accounts.discover:
             return None
-        try:
-            return await asyncio.wait_for(self.facts.accounts(self.spawner.user.name), _MOMENT)
-        except (TimeoutError, asyncio.TimeoutError):
-            return self.accounts()
+        return await self.facts.accounts(await self.spawner.life.slurm_name(), patience)
 
     def look_soon(self) -> None:
         """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
-        name = self.spawner.user.name if self.site.accounts.discover else ""
+        self.facts.look_soon()
+        self.facts.soon(f"person {self.spawner.user.name}", self._look_at_person())
+
+    async def _look_at_person(self) -> None:
         images = [key for key, image in self.site.images.items() if image.runtime != "none"]
-        self.facts.look_soon(name, self.may_read, images)
+        user = await self.spawner.life.slurm_name()
+        self.facts.look_soon_at(user, self.may_read, images, self.site.accounts.discover)
 
     async def may_read(self, image: str) -> bool | None:
         """Ask whether the person may read the *image* of the Site; None where the hub's host cannot tell."""
@@ -152,12 +161,18 @@ class Choices:
             found[key] = {
                 "free_cores": facts.free_cores,
                 "total_cores": facts.total_cores,
-                "free_gpus": {gpu: facts.free_gpus.get(gpu, facts.free_gpus.get("", 0)) for gpu in partition.gpus},
+                "free_gpus": self._free_gpus(partition.gpus, facts.free_gpus),
                 "largest_block": facts.largest_block,
                 "waiting": live.waiting.get(name, 0),
                 "state": facts.state,
             }
         return found
+
+    def _free_gpus(self, keys: Sequence[str], free: Mapping[str, int]) -> dict[str, int]:
+        """Return how many are free, by the Site's names; those of which nothing is known are missing."""
+        kinds = {key: kind for key in keys if (kind := self.site.slurm_gpu(key)) is not None}
+        counts = {key: free_of(kind, free) for key, kind in kinds.items()}
+        return {key: count for key, count in counts.items() if count is not None}
 
     def slurm_note(self) -> str:
         """Say that Slurm is away, if it is, and how old that makes what is shown."""
@@ -165,13 +180,15 @@ class Choices:
         if since is None:
             return ""
         shown = "Free cores are not known" if age is None else f"What is shown as free is {_say_age(age)} old"
-        return f"Slurm is not answering since {summary.say_moment(since, self.site)}. {shown}."
+        return f"Slurm has not answered since {summary.say_moment(since, self.site)}. {shown}."
 
     def reservations(self, accounts: Sequence[str]) -> list[dict[str, str]]:
         """Return the active reservations that this person may use."""
         live = self.facts.live
         mine = [
-            item for item in (live.reservations if live else ()) if item.usable_by(self.spawner.user.name, accounts)
+            item
+            for item in (live.reservations if live else ())
+            if item.usable_by(self.spawner.life.known_slurm_name, accounts)
         ]
         return [
             {"name": item.name, "sentence": f"until {summary.say_moment(item.end, self.site)}" if item.end else ""}
@@ -214,7 +231,7 @@ class Choices:
             readable={
                 key: readable
                 for key in self.site.images
-                if (readable := self.facts.readable(self.spawner.user.name, key)) is not None
+                if (readable := self.facts.readable(self.spawner.life.known_slurm_name, key)) is not None
             },
             own_presets=self.own.presets,
             remembered=remembered,
@@ -251,14 +268,57 @@ class Choices:
         """Take up what an earlier hub stored."""
         self.stored = load_own(stored)
 
-    async def check_room(self, choice: request.SessionRequest) -> None:
-        """Refuse what this person has too much of already. Raises `request.RequestError`; Slurm away: Slurm decides."""
+    def is_same(self, choice: request.SessionRequest, job: Job) -> bool:
+        """Tell whether *job* asks for *choice*; a time to begin that has passed meanwhile is now.
+
+        So does one of which nobody knows any more what it asks for: a hub of another version stored it.
+        """
+        asked = request.load(job.request)
+        if not asked.environment:
+            return True
+        begins = [max(each.begin or 0, int(time.time())) for each in (asked, choice)]
+        plain = {"begin": None}
+        return abs(begins[0] - begins[1]) < 60 and asked.model_copy(update=plain) == choice.model_copy(update=plain)
+
+    def is_there(self, job: Job, choice: request.SessionRequest) -> SessionError:
+        """Return what a start with *choice* ends with, as *job* waits already: the person decides which it shall be."""
+        asked = request.load(job.request)
+        before, after = asked.options(self.site), choice.options(self.site)
+        changed = [
+            f"{name} {before[name] or 'none'}, not {after[name] or 'none'}"
+            for name in before
+            if before[name] != after[name]
+        ]
+        number = job.job_id or job.name
+        said = Words(
+            f"Job {number} waits for this session already, with another choice: {'; '.join(changed)}.",
+            "Go on waiting for it, or replace it with what you have chosen now. Nothing was changed.",
+        )
+        sent = typed.get()
+        if sent is not None:  # a form: it comes back with the two ways on
+            server = self.spawner
+            path = url_path_join(server.user.escaped_name, url_escape_path(server.name))
+            sent.answer = {
+                "title": "A job is there already",
+                "sentences": [str(said)],
+                "waiting": {"job": number, "resume": f"{server.hub.base_url}snowy/resume/{path}"},
+            }
+            said = Words("Nothing was started: a job is there already.")
+        detail = f'REST: "user_options": null goes on waiting, "replace": "{number}" in user_options replaces it'
+        return SessionError(said, reason="request", detail="" if sent else detail)
+
+    async def check_room(self, choice: request.SessionRequest, age: float = 1.0) -> None:
+        """Refuse what this person has too much of already. Raises `request.RequestError`; Slurm away: Slurm decides.
+
+        What was true *age* seconds ago is good enough. Who asks too often gets no answer here, but from Slurm.
+        """
         partition = self.site.partitions[choice.partition]
         if partition.max_jobs is None:
             return
-        user = self.spawner.user.name
+        user = await self.spawner.life.slurm_name()
+        name = self.site.slurm_partition(choice.partition)
         try:
-            jobs = await self.facts.client.jobs_in(self.site.slurm_partition(choice.partition), user)
+            jobs = await self.facts.jobs_in(name, user, lambda: self.estimator.limiter.take(user), age)
         except SlurmError as error:
             self.spawner.log.warning("Cannot count the jobs of %s: %s", user, error)
             return
@@ -271,22 +331,27 @@ class Choices:
 
     # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
 
-    async def job_script(self, choice: request.SessionRequest) -> tuple[list[str], str]:
-        """Return the command that would be run and the script it would read; only the job's name is made up.
+    async def job_script(self, choice: request.SessionRequest, server_name: str | None = None) -> tuple[list[str], str]:
+        """Return the command that would be run for a server and the script it would read.
 
-        Raises `SessionError` when there is no such script.
+        Made up are the job's name and, for a server that the hub does not have yet, its number (0). Raises
+        `SessionError` when there is no such script.
         """
-        return self.spawner.life.watcher.client.submit_command(), script.build(self.site, choice, await self._target())
+        target = await self._target(server_name)
+        return self.spawner.life.watcher.client.submit_command(), script.build(self.site, choice, target)
 
-    async def command(self, choice: request.SessionRequest) -> list[str]:
+    async def command(self, choice: request.SessionRequest, server_name: str | None = None) -> list[str]:
         """Return the choice as one sbatch command, for people to read; the hub sends the same as a script."""
         cluster = ["-M", self.site.cluster] if self.site.cluster else []
-        return ["sbatch", *cluster, *script.sbatch_options(self.site, choice, await self._target())]
+        return ["sbatch", *cluster, *script.sbatch_options(self.site, choice, await self._target(server_name))]
 
-    async def _target(self) -> script.Target:
-        life = self.spawner.life
-        account = life.known_account or await life.account()
-        return self.spawner.target(job_name(self.spawner.name, "0" * 8), account)
+    async def _target(self, server_name: str | None = None) -> script.Target:
+        spawner = self.spawner
+        account = spawner.life.known_account or await spawner.life.account()
+        name = spawner.name if server_name is None else server_name
+        target = spawner.target(job_name(name, "0" * 8), account)
+        # The form of a server that is not there yet is the default server's.
+        return target if name == spawner.name else replace(target, server=0)
 
     # -- when would it start -----------------------------------------------------------------------------------
 
@@ -296,10 +361,13 @@ class Choices:
         Raises `estimate.TooOftenError`, `SessionError`.
         """
         try:
-            await self.check_room(choice)
+            await self.check_room(choice, JOBS_FOR)
         except request.RequestError as error:
             return {"sentence": f"Not now: {'; '.join(error.errors.values())}.", "start": None, "errors": error.errors}
         answer, now = await self._ask(choice), time.time()
+        if not answer.answered:
+            sentence = f"There is no estimate: {str(answer.refused).replace('; nothing was started', '')}"
+            return {"sentence": sentence, "start": None, "errors": {}, "sooner": None}
         if answer.refused:
             at_fault = {answer.refused.field: str(answer.refused)} if answer.refused.field else {}
             sentence = f"{answer.refused} (Slurm says: {answer.detail})"
@@ -326,9 +394,9 @@ class Choices:
         try:
             prefix = prefix_for(account, env)
         except SlurmError as error:
-            raise SessionError(words.refusal(error.stderr), reason="slurm", detail=error.stderr) from None
-        asker = estimate.shared_estimator(life.watcher.client)
-        return await asker.ask(self.spawner.user.name, text, prefix, env)
+            raise SessionError(words.refusal(error.stderr, ()), reason="slurm", detail=error.stderr) from None
+        sent = words.fields_sent(choice.model_dump())
+        return await self.estimator.ask(await life.slurm_name(), text, prefix, env, sent)
 
     async def _sooner(self, choice: request.SessionRequest, start: int) -> dict[str, Any] | None:
         """Try a few other ways to have nearly the same; return the one that starts first, if any does sooner."""
@@ -337,7 +405,7 @@ class Choices:
             if tried == _ALTERNATIVES:
                 break
             try:
-                await self.check_room(other)
+                await self.check_room(other, JOBS_FOR)
                 answer = await self._ask(other)
             except request.RequestError:
                 continue

@@ -57,8 +57,9 @@ class QuietRefusals(logging.Filter):
         if isinstance(error, PrefillError):
             return False
         if not isinstance(error, SessionError) or error.reason != "request":
-            # "Error starting server …" comes without the exception, but with its text.
-            return self._told is None or str(self._told) not in record.getMessage()
+            # "Error starting server …: …" comes without the exception, but with its text, and at once.
+            message, told = record.getMessage(), self._told
+            return told is None or not (message.startswith("Error starting server ") and message.endswith(str(told)))
         if error is self._told:
             return False
         self._told = error

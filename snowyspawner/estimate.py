@@ -1,7 +1,7 @@
 """When would this start? Slurm is asked with the very script, as this very person, and seldom.
 
-Guarantees: the same question is answered from memory for a minute; one person cannot keep Slurm busy; at most two
-questions of all people are under way at a time, so that real submissions never wait for guesses.
+Guarantees: the same question is answered from memory for a minute, unless Slurm gave no answer; neither one person nor
+all together can keep Slurm busy by pressing buttons; at most two questions of all people are under way at a time.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from . import words
-from .slurm.client import SlurmClient, SlurmError
+from .slurm.client import SlurmClient, SlurmError, SlurmUnsureError
 
 FRESH_FOR = 60.0  # seconds for which an answer is good
 PER_MINUTE = 12  # questions to Slurm of one person
+PER_MINUTE_OF_ALL = 240
 _AT_ONCE = 2
 _PEOPLE = 1000  # of whom something is remembered
 # A job that would start within this is said to start now: Slurm itself looks every 30 s or so.
@@ -25,7 +26,7 @@ NOW = 60.0
 
 
 class TooOftenError(Exception):
-    """This person has asked often enough for now."""
+    """This person, or all people together, have asked often enough for now."""
 
 
 class Answer(NamedTuple):
@@ -34,6 +35,7 @@ class Answer(NamedTuple):
     start: int | None
     refused: words.Words | None = None
     detail: str = ""  # Slurm's own words
+    answered: bool = True  # Slurm has looked at it
 
     @property
     def good(self) -> bool:
@@ -41,43 +43,62 @@ class Answer(NamedTuple):
         return self.refused is None and self.start is not None
 
 
+class Limiter:
+    """Counts what people make Slurm do by pressing buttons, in the last minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._all: deque[float] = deque(maxlen=PER_MINUTE_OF_ALL)
+        self._people: dict[str, deque[float]] = {}
+
+    def take(self, user: str) -> None:
+        """Count one question of *user*'s. Raises `TooOftenError` instead when that would be too many."""
+        now = self.clock()
+        if len(self._people) > _PEOPLE:
+            self._people = {name: asked for name, asked in self._people.items() if now - asked[-1] < 60}
+        mine = self._people.get(user) or deque(maxlen=PER_MINUTE)
+        for asked in (mine, self._all):
+            if len(asked) == asked.maxlen and now - asked[0] < 60:
+                raise TooOftenError
+        for asked in (mine, self._all):
+            asked.append(now)
+        self._people[user] = mine
+
+
 class Estimator:
-    """Asks one cluster's Slurm; see the guarantees above."""
+    """Asks one cluster's Slurm; see the guarantees above. *limiter* also counts what else buttons make Slurm do."""
 
     def __init__(self, client: SlurmClient, clock: Callable[[], float] = time.monotonic) -> None:
-        self.client, self.clock = client, clock
+        self.client, self.clock, self.limiter = client, clock, Limiter(clock)
         self._answers: dict[tuple[str, str], tuple[float, asyncio.Task[Answer]]] = {}
-        self._asked: dict[str, deque[float]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(self, user: str, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> Answer:
-        """Return Slurm's guess for *script*. Raises `TooOftenError`."""
+    async def ask(
+        self, user: str, script: str, prefix: Sequence[str], env: Mapping[str, str], sent: Container[str] | None = None
+    ) -> Answer:
+        """Return Slurm's guess for *script*; *sent* as in `words.refusal`. Raises `TooOftenError`."""
         now = self.clock()
-        self._forget(now)
+        self._answers = {key: held for key, held in self._answers.items() if now - held[0] < FRESH_FOR}
         held = self._answers.get((user, script))
         if held is None:
-            self._count(user, now)
-            task = asyncio.create_task(self._ask(script, prefix, env))
+            self.limiter.take(user)
+            task = asyncio.create_task(self._ask(script, prefix, env, sent))
             held = self._answers[user, script] = (now, task)
-        return await asyncio.shield(held[1])
+        answer = await asyncio.shield(held[1])
+        if not answer.answered and self._answers.get((user, script)) is held:
+            del self._answers[user, script]
+        return answer
 
-    async def _ask(self, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> Answer:
+    async def _ask(
+        self, script: str, prefix: Sequence[str], env: Mapping[str, str], sent: Container[str] | None
+    ) -> Answer:
         async with self._slots:
             try:
                 return Answer(await self.client.would_start(script, prefix, env))
             except SlurmError as error:
-                return Answer(None, words.refusal(error.stderr), error.stderr)
-
-    def _count(self, user: str, now: float) -> None:
-        asked = self._asked.setdefault(user, deque(maxlen=PER_MINUTE))
-        if len(asked) == PER_MINUTE and now - asked[0] < 60:
-            raise TooOftenError
-        asked.append(now)
-
-    def _forget(self, now: float) -> None:
-        self._answers = {key: held for key, held in self._answers.items() if now - held[0] < FRESH_FOR}
-        if len(self._asked) > _PEOPLE:
-            self._asked = {user: asked for user, asked in self._asked.items() if asked and now - asked[-1] < 60}
+                said = words.refusal(error.stderr, *(() if sent is None else (sent,)))
+                unsure = isinstance(error, SlurmUnsureError) or not words.is_answer(said)
+                return Answer(None, said, error.stderr, answered=not unsure)
 
 
 def say_wait(start: float, now: float) -> str:

@@ -19,12 +19,15 @@ from jupyterhub.apihandlers import default_handlers
 from jupyterhub.apihandlers.base import APIHandler
 from tornado import web
 
-from .job import Job
+from .job import Job, load_job
+from .slurm import names
 
 #: Where claim and report are, below the hub's API.
 PREFIX = "snowyspawner/"
 
 _BODY_LIMIT = 64 * 1024
+# What is longer is answered as long as it is not longer than this; then the connection is closed.
+_READ_LIMIT = 1024 * 1024
 _IDENTITY = {"server": int, "name": str, "secret": str, "job_id": str, "node": str}
 # Tasks that nobody awaits are kept here, or they could be collected half done.
 _resuming: set[asyncio.Task[None]] = set()
@@ -38,6 +41,7 @@ class Claimed(Protocol):
     user: Any
     pending: str | None
     ready: bool
+    attaches: bool
 
     @property
     def job(self) -> Job | None:
@@ -46,28 +50,39 @@ class Claimed(Protocol):
     def claimed(self, job_id: str, node: str) -> dict[str, Any] | None:
         """Hand the job its server's environment."""
 
-    def serving(self, port: int, node: str) -> dict[str, Any] | None:
+    async def serving(self, port: int, node: str) -> dict[str, Any] | None:
         """Note where the server answers."""
 
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any] | None:
         """Note why the job cannot serve, or no longer does."""
 
 
+@web.stream_request_body
 class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
     """A job speaks for itself: no user, no cookie, no token."""
 
     def check_xsrf_cookie(self) -> None:
         """Do nothing: a job has no cookie that another site could use."""
 
+    async def prepare(self) -> None:
+        """Be ready for the body, of which no more is kept than may be in it."""
+        self._body = bytearray()
+        self.request.connection.set_max_body_size(_READ_LIMIT)
+        await super().prepare()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a piece of the body."""
+        self._body += chunk[: _BODY_LIMIT + 1 - len(self._body)]
+
     def read(self, *shapes: dict[str, type]) -> dict[str, Any]:
         """Return the body: the identity's fields and exactly those of one of *shapes*, each of its type.
 
         Raises HTTPError 400 otherwise.
         """
-        if len(self.request.body) > _BODY_LIMIT:
+        if len(self._body) > _BODY_LIMIT:
             raise web.HTTPError(400, "too long")
         try:
-            body = json.loads(self.request.body)
+            body = json.loads(self._body)
         except (ValueError, RecursionError):
             raise web.HTTPError(400, "not JSON") from None
         wanted = [_IDENTITY | shape for shape in shapes]
@@ -80,17 +95,21 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
                 raise web.HTTPError(400, f"{name}: not of type {kind.__name__}")
         if not re.fullmatch(r"[0-9]{1,18}", body["job_id"], re.ASCII):
             raise web.HTTPError(400, "job_id: not a job's number")
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", body["node"], re.ASCII):
+        if not re.fullmatch(names.NODE, body["node"], re.ASCII):
             raise web.HTTPError(400, "node: not a node's name")
         return dict(body)
 
     def find(self, body: dict[str, Any]) -> Claimed:
-        """Return the spawner whose job this is. 404 for everybody else, whatever is wrong."""
+        """Return the spawner whose job this is. 404 for everybody else, whatever is wrong.
+
+        Who does not know the secret makes the hub do nothing but look at one row.
+        """
         row = self.db.get(orm.Spawner, body["server"]) if 0 < body["server"] < 2**31 else None
-        if row is not None and row.user is not None:
+        if row is None or row.user is None or not isinstance(row.state, dict):
+            raise web.HTTPError(404, "no such job")
+        if _is_of(load_job(row.state.get("job")), body):
             spawner: Claimed = self.users[row.user].spawners[row.name]
-            job = spawner.job
-            if job and job.knows(body["secret"]) and job.name == body["name"] and job.job_id in ("", body["job_id"]):
+            if hasattr(spawner, "gave_up") and _is_of(spawner.job, body):
                 return spawner
         raise web.HTTPError(404, "no such job")
 
@@ -108,6 +127,7 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
             return
 
         async def spawn() -> None:
+            spawner.attaches = True
             try:
                 await self.spawn_single_user(spawner.user, spawner.name, options=None)
             except Exception:
@@ -138,10 +158,17 @@ class ReportHandler(JobHandler):
         if "port" in body:
             if not 1024 <= body["port"] <= 65535:
                 raise web.HTTPError(400, "port: 1024 to 65535")
-            self.reply(spawner, spawner.serving(body["port"], body["node"]))
+            self.reply(spawner, await spawner.serving(body["port"], body["node"]))
         else:
             log = [_showable(line) for line in body["log"][-20:] if isinstance(line, str)]
             self.reply(spawner, spawner.gave_up(body["code"] & 0xFF, _showable(body["detail"]), log))
+
+
+def _is_of(job: Job | None, body: dict[str, Any]) -> bool:
+    """Tell whether it is *job* that speaks."""
+    if job is None or not job.knows(body["secret"]):
+        return False
+    return job.name == body["name"] and job.job_id in ("", body["job_id"])
 
 
 def _showable(text: str) -> str:

@@ -7,11 +7,14 @@ import hmac
 import re
 import secrets
 import time
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-#: Changes whenever a stored job could no longer be read.
+from .stored import read
+
+#: Changes when a stored job has to be read in another way: with it come a migration and a recorded state for the tests.
 STATE_VERSION = 1
 
 Phase = Literal["submitting", "pending", "launching", "serving", "stopping", "ended"]
@@ -28,6 +31,7 @@ class Job(BaseModel):
     secret_hash: str
     submitted_at: float  # epoch seconds
     request: dict[str, Any]  # SessionRequest.model_dump()
+    options: dict[str, Any] = {}  # what it was made of, as it came in
     job_id: str = ""
     cluster: str = ""
     node: str = ""
@@ -77,14 +81,11 @@ class Ended(BaseModel):
 
 
 def load_ended(stored: Any) -> Ended | None:
-    """Read a stored `Ended`; None when there is none, or none that can be read."""
-    try:
-        return Ended.model_validate(stored) if stored else None
-    except ValidationError:
-        return None
+    """Read a stored `Ended`, of this version or another; None when there is none."""
+    return read(Ended, stored) if stored else None
 
 
-def new_job(server_name: str, request: dict[str, Any]) -> tuple[Job, str]:
+def new_job(server_name: str, request: dict[str, Any], options: Mapping[str, Any] | None = None) -> tuple[Job, str]:
     """Make a `Job` with a name of its own; return it and its one-time secret, which is stored nowhere."""
     secret = secrets.token_urlsafe(32)
     job = Job(
@@ -92,6 +93,7 @@ def new_job(server_name: str, request: dict[str, Any]) -> tuple[Job, str]:
         secret_hash=_hash(secret),
         submitted_at=time.time(),
         request=request,
+        options=dict(options or {}),
     )
     return job, secret
 
@@ -102,14 +104,32 @@ def job_name(server_name: str, mark: str) -> str:
     return f"jupyter-{label}-{mark}"
 
 
+#: What has to be done to a job that a version before this one stored, by that version's number: it becomes the next's.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+# Of a stored job that lacks them. No secret has this hash: what is left of such a job cannot claim its session.
+_MISSING: dict[str, Any] = {"name": "", "secret_hash": "", "request": {}}
+
+
 def load_job(stored: Any) -> Job | None:
-    """Read a stored job; None when there is none, or one that another version wrote and this one cannot read."""
-    if not isinstance(stored, dict) or stored.get("version") != STATE_VERSION:
+    """Read a stored job, of this version or another; None when there is none.
+
+    A job that may be alive is never forgotten: as long as its number or its name can be read, so can the job.
+    """
+    if not isinstance(stored, dict):
         return None
-    try:
-        return Job.model_validate(stored)
-    except ValidationError:
-        return None
+    values, version = dict(stored), stored.get("version")
+    while isinstance(version, int) and version in _MIGRATIONS and version < STATE_VERSION:
+        values, version = _MIGRATIONS[version](values), version + 1
+    number = values.get("job_id")
+    if isinstance(number, int) and not isinstance(number, bool):
+        values["job_id"] = str(number)
+    if values.get("phase") not in get_args(Phase):
+        # Another version's. The queue knows whether it waits, runs or is over.
+        values["phase"] = "pending" if values.get("job_id") else "submitting"
+    # When it was submitted counts for how long it may wait.
+    job = read(Job, {**values, "version": STATE_VERSION}, {**_MISSING, "submitted_at": time.time()})
+    return job if job and (job.job_id.isdigit() or job.name) else None
 
 
 def _hash(secret: str) -> str:

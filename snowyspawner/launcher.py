@@ -4,7 +4,7 @@ The job script carries this file's text and gives it to the node's Python on fil
 spec on 4, chores.py on 5 and JupyterLab's extension on 6, so that a node needs nothing of ours. Standard library
 only, Python 3.6 or newer. Nothing imports it.
 
-What goes to standard error ends up in the job's log. Exit codes 65 to 79 are causes (see words.py); any other is
+What goes to standard error ends up in the job's log. Exit codes 65 to 82 are causes (see words.py); any other is
 the server's own.
 """
 
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import types
 import urllib.error
 import urllib.request
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 
 NO_RUNTIME, IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_BROKEN, NO_CONTAINER, NO_SHELL = range(65, 71)
 NO_CONDA, NO_ENVIRONMENT, NO_SERVER, NO_GPU, OLD_SERVER, NO_HUB, REFUSED = range(71, 78)
-NO_HOME, NO_SCRATCH = range(78, 80)
+NO_HOME, NO_SCRATCH, NO_PORT, NOT_ACCEPTED, UNFORESEEN = range(78, 83)
 
 # What would make the server, or the tools in the image, do something else than the image says.
 HARMFUL = re.compile(
@@ -39,7 +40,10 @@ HARMFUL = re.compile(
     r"|JUPYTER_(RUNTIME_DIR|CONFIG_DIR|PATH)|SNOWYSPAWNER_.*|BASH_FUNC_.*"
 )
 
-# Runs in the container as its /bin/sh: makes the environment active and becomes the server. Everything that
+# Runs in the container as its /bin/sh, and goes on with bash where there is one: environments' activation scripts are
+# written for it. Nothing of BASH_ENV's, a file of the node's, is read.
+OUTER = 'unset BASH_ENV ENV; shell=$(command -v bash) || shell=/bin/sh; exec "$shell" -c "$@"'
+# Runs in that shell: makes the environment active and becomes the server. Everything that
 # varies is a positional parameter, never text of the script.
 INNER = r"""
 kind=$1 base=$2 name=$3 gpu=$4 data=$5; shift 5
@@ -135,7 +139,11 @@ class Hub(object):
             with self.open(request, timeout=20) as answer:
                 return answer.status, json.loads(answer.read().decode() or "{}")
         except urllib.error.HTTPError as error:
-            return error.code, {}
+            try:
+                answer = json.loads(error.read(64 * 1024).decode())
+            except (OSError, ValueError, http.client.HTTPException):
+                answer = {}  # a proxy's page
+            return error.code, answer if isinstance(answer, dict) else {}
 
     def insist(self, verb, **fields):
         """Post until the hub has answered with 200; wait for a hub that is away, or not ready to answer yet.
@@ -152,8 +160,12 @@ class Hub(object):
                 problem = str(getattr(error, "reason", error))
             if status == 200:
                 return answer
-            if status in (400, 401, 403, 404, 409, 410):
+            if status in (404, 410):
                 raise Failure(REFUSED, "the hub no longer knows this session (%d)" % status)
+            if 400 <= status < 500 and status not in (408, 425, 429):
+                raise Failure(
+                    NOT_ACCEPTED, "the hub answers %s with %d: %s" % (verb, status, answer.get("message", ""))
+                )
             # 202: the hub is taking the session up again. It is there, so there is nothing to say.
             if status != 202 and problem != said:
                 say("waiting for the hub at %s: %s" % (self.url, problem))
@@ -249,7 +261,7 @@ def server_command(spec, claim, runtime, scratch, data):
     """Return the argv that becomes the server: [runtime … image] /bin/sh -c INNER … jupyterhub-singleuser …"""
     image, environment = spec["image"], spec["environment"]
     base = environment["prefix"] if environment["kind"] == "prefix" else environment["conda"]
-    inner = ["-c", INNER, "snowyspawner", environment["kind"], base, environment["name"]]
+    inner = ["-c", OUTER, "sh", INNER, "snowyspawner", environment["kind"], base, environment["name"]]
     inner += ["1" if spec["gpu"] else "0", data] + list(claim["cmd"])
     if image["runtime"] == "none":
         return ["/bin/sh"] + inner
@@ -267,12 +279,23 @@ def server_command(spec, claim, runtime, scratch, data):
     return command + (["/bin/sh"] if image["entry"] == "exec" else []) + inner
 
 
-def free_port(address):
-    """Return a port that nobody listens on now."""
+def free_port(address, ports=""):
+    """Return a port that nobody listens on now; of *ports* (FIRST-LAST) if any are named. Raises Failure(NO_PORT)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+    wanted = [0]
+    if ports:
+        first, last = ports.split("-")
+        wanted = list(range(int(first), int(last) + 1))
+        # In any order: others on this node look for theirs, too.
+        random.shuffle(wanted)
+    for port in wanted:
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise Failure(NO_PORT, "all ports of %s are taken" % (ports or "this node"))
 
 
 def listener(port):
@@ -384,7 +407,7 @@ def start_server(spec, claim, scratch, runtime_dir, data, end):
         check_gpu(os.environ)
     path = claim["env"].get("JUPYTERHUB_SERVICE_PREFIX", "/") + "api"
     for attempt in (1, 2, 3):
-        port = free_port(spec["listen"])
+        port = free_port(spec["listen"], spec["ports"])
         env = server_environment(spec, claim, runtime_dir, port, end)
         server = Server(server_command(spec, claim, runtime, scratch, data), env, port, spec["umask"])
         if server.wait_until_up(spec["listen"], path):
@@ -448,11 +471,39 @@ def main():
     """Serve one session; return the job's exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, pass_on)
+    spec = json.loads(carried(4))
+    hub = Hub(spec, os.environ.pop("SNOWYSPAWNER_SECRET", ""))
+    try:
+        return serve(spec, hub)
+    except Exception:
+        return unforeseen(hub)
+
+
+def unforeseen(hub):
+    """Say in the log and to the hub that something was wrong that nobody has thought of; return the exit code."""
+    log = traceback.format_exc().rstrip().split("\n")[-20:]
+    to_log(("\n".join(log) + "\n").encode(errors="replace"))
+    if Server.current and Server.current.child.poll() is None:
+        Server.current.child.terminate()
+        Server.current.wait()
+    tell(hub, UNFORESEEN, log[-1], log)
+    return UNFORESEEN
+
+
+def tell(hub, code, detail, log):
+    """Tell the hub how it ended, if it is there."""
+    try:
+        hub.post("report", code=code, detail=detail[:500], log=[line[:500] for line in log])
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        say("could not tell the hub: %s" % error)
+
+
+def serve(spec, hub):
+    """Serve the session that *spec* describes; return the job's exit code."""
     chores = types.ModuleType("chores")
     exec(compile(carried(5), "chores.py", "exec"), chores.__dict__)  # noqa: S102  our own text
     clock = chores.Clock(say)  # catches SIGUSR1, which the script has had ignored
-    spec, extension = json.loads(carried(4)), carried(6)
-    hub = Hub(spec, os.environ.pop("SNOWYSPAWNER_SECRET", ""))
+    extension = carried(6)
     clock.start(spec["limit"], spec["warn"])
     if spec["logs"]:
         rest = (os.path.expanduser("~"), spec["logs"], hub.identity["job_id"], say)
@@ -489,10 +540,7 @@ def main():
         clock.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)
     if code not in (NO_HUB, REFUSED):
-        try:
-            hub.post("report", code=code, detail=detail[:500], log=log)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            say("could not tell the hub: %s" % error)
+        tell(hub, code, detail, log)
     return code
 
 

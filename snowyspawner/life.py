@@ -6,6 +6,7 @@ JupyterHub is not known here, only what it asks for: `SnowySpawner` hands its qu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pwd
@@ -18,11 +19,13 @@ from .errors import SessionError
 from .job import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from .reader import ReadError, shared_reader
+from .request import load as load_request
 from .site import Site
-from .slurm.client import JobEnd, SlurmError, SlurmTimeoutError, prefix_for
+from .slurm.client import JobEnd, SlurmError, SlurmUnsureError, phase_of, prefix_for
 from .slurm.facts import Facts, shared_facts
-from .slurm.queue import QueueWatcher, Watched, shared_watcher
+from .slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
 from .stopping import cancel, stop_if_forgotten
+from .stored import texts
 from .tasks import Tasks
 from .words import Words
 
@@ -34,6 +37,8 @@ _APPEAR_FOR = 30.0
 _TELLS_IN = 5.0
 # A job that squeue no longer shows, that sacct has no end of and whose server is silent is given up then.
 _UNKNOWN_FOR = 600.0
+# So long must the server be silent, whenever it is asked.
+_SILENT_FOR = 60.0
 
 
 class Life:
@@ -60,6 +65,7 @@ class Life:
         self.claimed_here = False  # the job has its environment from this hub
         self.failure: SessionError | None = None
         self.known_account: pwd.struct_passwd | None = None  # whom the jobs run as, once it was looked up
+        self._slurm_name = ""
         self._watched: Watched | None = None
         self._early: JobEnd | None = None  # how the job ended before it served
         self.tasks = Tasks(log, label)
@@ -68,10 +74,16 @@ class Life:
     # -- state -------------------------------------------------------------------------------------------------
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what an earlier hub stored."""
+        """Take up what an earlier hub stored, of whatever version."""
         self.job = load_job(state.get("job"))
+        if state.get("job") and self.job is None:
+            self.log.error("The stored job of %s cannot be read: %.500r", self.label(), state["job"])
         self.last = load_ended(state.get("last"))
-        self.last_request = state.get("last_request") or {}
+        # Whatever else is stored, what was asked for is of the kinds that everybody here counts on.
+        for held in (self.job, self.last):
+            if held and held.request:
+                held.request = load_request(held.request).model_dump()
+        self.last_request = texts(state.get("last_request"))
 
     def state(self) -> dict[str, Any]:
         """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
@@ -119,11 +131,27 @@ class Life:
         """Look up whom the jobs run as. Raises `SessionError`."""
         try:
             # May ask LDAP, which may be slow.
-            self.known_account = await asyncio.to_thread(pwd.getpwnam, self.who())
+            account, self._slurm_name = await asyncio.to_thread(_look_up, self.who())
         except KeyError:
             message = Words(f"{self.who()} has no account on this machine.", "Tell support.")
             raise SessionError(message, reason="unsupported") from None
-        return self.known_account
+        self.known_account = account
+        return account
+
+    @property
+    def known_slurm_name(self) -> str:
+        """What Slurm calls the person; until the account was looked up, the hub's name for them."""
+        return self._slurm_name or self.who()
+
+    async def slurm_name(self) -> str:
+        """Return what Slurm calls the person: the system's name for the account, which the hub's may only lead to.
+
+        Without an account on this machine it is the hub's name.
+        """
+        if not self._slurm_name:
+            with contextlib.suppress(SessionError):
+                await self.account()
+        return self.known_slurm_name
 
     async def _prefix(self) -> list[str]:
         """Return the words that make scancel run as the person. Raises `SlurmError`: may be tried again."""
@@ -149,7 +177,7 @@ class Life:
     async def _sbatch(self, job: Job, text: str, prefix: Sequence[str], env: Mapping[str, str]) -> None:
         try:
             job_id, cluster = await self.watcher.client.submit(text, prefix, env)
-        except SlurmTimeoutError as error:
+        except SlurmUnsureError as error:
             # The job may have been accepted all the same; then it has its name.
             if not await self.found(job, time.time() + _APPEAR_FOR):
                 self._refused(job, error)
@@ -161,7 +189,8 @@ class Life:
             self.enter(job, "pending" if job.phase == "submitting" else job.phase, job_id=job_id, cluster=cluster)
 
     def _refused(self, job: Job, error: SlurmError) -> None:
-        self.failure = SessionError(words.refusal(error.stderr), reason="slurm", detail=error.stderr)
+        said = words.refusal(error.stderr, words.fields_sent(job.request))
+        self.failure = SessionError(said, reason="slurm", detail=error.stderr)
         self.last = Ended(reason="slurm", detail=error.stderr, ended_at=time.time(), request=job.request)
         self.attached = False
         self.enter(job, "ended")
@@ -176,7 +205,7 @@ class Life:
         while not job.job_id:
             late, job_id = time.time() > until, ""
             try:
-                job_id = await self.watcher.client.find(job.name, self.who())
+                job_id = await self._find(job)
             except SlurmError as error:
                 self.log.warning("Looking for job %s: %s", job.name, error)
                 late = False  # no answer is no answer
@@ -189,12 +218,25 @@ class Life:
                 await asyncio.sleep(2)
         return True
 
+    async def _find(self, job: Job) -> str:
+        """Return the number of the job of this name, or an empty string. Raises `SlurmError`."""
+        client, name = self.watcher.client, await self.slurm_name()
+        if job_id := await client.find(job.name, name):
+            return job_id
+        # Slurm may hide it from the hub.
+        prefix = await self._prefix()
+        if not prefix or os.geteuid() == 0:
+            return ""
+        with contextlib.suppress(SlurmError):
+            return await client.find(job.name, name, prefix)
+        return ""
+
     # -- waiting -----------------------------------------------------------------------------------------------
 
     def watch(self, job: Job) -> Watched:
         """Return the watch on *job*, begun now if need be."""
         if self._watched is None or self._watched.job_id != job.job_id:
-            self._watched = self.watcher.watch(job.job_id, job.submitted_at)
+            self._watched = self.watcher.watch(job.job_id, job.submitted_at, self._prefix)
         return self._watched
 
     async def looked_at(self, job: Job, patience: float = 5.0) -> None:
@@ -250,12 +292,17 @@ class Life:
         """Return the end of a job that Slurm has not seen end, but that can serve nobody any more."""
         if watched.requeued:
             return JobEnd("REQUEUED", 0, 0)
+        # One that was never seen may be hidden from the hub: that it is not shown says nothing.
+        if watched.row is None:
+            return None
         return JobEnd("UNKNOWN", 0, 0) if watched.unknown_for(now) > _UNKNOWN_FOR else None
 
     def _ended_early(self, job: Job, end: JobEnd, log: list[str]) -> SessionError:
         self._early = end  # stop() comes next, and its own scancel must not be taken for the cause
         if end.exit_code in words.LAUNCHER_CODES:
             said = words.launch_failure(end.exit_code, **self._facts(job))
+        elif job.phase == "pending" and end.state in ("COMPLETED", "FAILED") and not end.signal:
+            said = words.before_launcher(end.exit_code, self._facts(job)["node"])
         else:
             said = words.ending(end.state, _name(end.by), end.exit_code, end.signal)
         detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}:{end.signal}"
@@ -285,11 +332,12 @@ class Life:
         return self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
 
     def _facts(self, job: Job) -> dict[str, str]:
-        image = self.site.images.get(job.request["image"])
+        name = str(job.request.get("image", ""))
+        image = self.site.images.get(name)
         row = self._watched.row if self._watched else None
         return {
-            "image": image.path if image else job.request["image"],
-            "environment": job.request["environment"],
+            "image": image.path if image else name,
+            "environment": str(job.request.get("environment", "")),
             # A job that never reached the hub has not said where it is; Slurm has.
             "node": job.node or (row.node if row and row.node else "?"),
         }
@@ -329,6 +377,27 @@ class Life:
         watched = self.watch(job)
         watched.ran_at = time.time()
         watched.wake()
+        # Where it runs is asked for while its server starts.
+        self.watcher.kick()
+
+    async def node_of(self, job: Job, said: str) -> str:
+        """Return the node on which Slurm says that the job runs; empty while it has not said so: then it is asked.
+
+        *said* is what the job says. It is believed only of a job that Slurm hides from the hub, if it is a node of the
+        cluster's.
+        """
+        watched = self.watch(job)
+        row = watched.row
+        if row and row.node and phase_of(row.state) in ("starting", "running", "suspended", "unknown"):
+            return row.node
+        self.watcher.kick()
+        if row is not None or os.geteuid() == 0 or watched.unknown_for(time.time()) < SETTLING:
+            return ""
+        try:
+            return next((node for node in await self.watcher.client.nodes() if same_node(node, said)), "")
+        except SlurmError as error:
+            self.log.warning("Cannot ask for the cluster's nodes: %s", error)
+            return ""
 
     def serving(self, job: Job, port: int, node: str) -> None:
         """Note where the server answers."""
@@ -356,16 +425,22 @@ class Life:
     ) -> None:
         """Wait for the end of a serving job, record it and call *ended*; *answers* asks the server itself."""
         watched = self.watch(job)
+        silent_since: float | None = None
         while watched.end is None and job.phase == "serving":
-            lost = self._lost(watched, time.time())
-            # Slurm may have lost sight of a server that is well.
-            if lost and (lost.state == "REQUEUED" or not await answers()):
+            now = time.time()
+            lost = self._lost(watched, now)
+            if lost is None and watched.unknown_for(now) > _UNKNOWN_FOR:
+                lost = JobEnd("UNKNOWN", 0, 0)  # of a hub before this one; its server can be asked
+            # Slurm may have lost sight of a server that is well, and a network may be away for a while.
+            silent = lost is not None and lost.state == "UNKNOWN" and not await answers()
+            silent_since = (silent_since or now) if silent else None
+            if lost and (lost.state == "REQUEUED" or (silent_since and now - silent_since >= _SILENT_FOR)):
                 self.enter(job, "stopping")
                 await cancel(self.watcher, watched, self._prefix, 0.0, self.log)
                 self.record_end(job, lost)
                 await ended()
                 return
-            await watched.changed(60.0)
+            await watched.changed(60.0 if silent_since is None else _SILENT_FOR / 4)
         if job.phase == "serving":
             await self._log_lines(job)
         if job.phase == "serving":  # not stopped meanwhile
@@ -424,6 +499,24 @@ class Life:
         self._given_up = asyncio.Event()
         watch = stop_if_forgotten(self._given_up, lambda: self.job, stop, self.log)
         self.tasks.begin("forgotten", watch)
+
+
+def same_node(one: str, other: str) -> bool:
+    """Tell whether two names are one node's: a node may say its name with its domain, or without."""
+    one, other = one.lower(), other.lower()
+    return one == other or (one.partition(".")[0] == other.partition(".")[0] and ("." in one) != ("." in other))
+
+
+def _look_up(name: str) -> tuple[pwd.struct_passwd, str]:
+    """Return the account of *name*, and what the system calls it. Raises KeyError.
+
+    A directory may find one account by several names (``ann@uni.example``); Slurm knows the one that its number has.
+    """
+    account = pwd.getpwnam(name)
+    try:
+        return account, pwd.getpwuid(account.pw_uid).pw_name
+    except KeyError:
+        return account, account.pw_name
 
 
 def _name(by: str) -> str:

@@ -28,3 +28,5 @@ SQUEUE_SECONDS = Histogram(
 SNAPSHOT_AGE = Gauge("snowyspawner_snapshot_age_seconds", "Age of the last good squeue answer", ["cluster"])
 #: Jobs that are watched.
 WATCHED_JOBS = Gauge("snowyspawner_watched_jobs", "Jobs that the queue watcher watches", ["cluster"])
+#: Errors that nobody foresaw, in work that goes on beside the hub's requests: it is tried again. Each is in the log.
+BACKGROUND_FAILURES = Counter("snowyspawner_background_failures", "Unforeseen errors in background work", ["task"])

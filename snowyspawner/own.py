@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from .request import FIELDS, form_values, review
 from .site import Site
+from .stored import texts
 
 VERSION = 1
 PRESETS_LIMIT = 20
@@ -46,11 +47,15 @@ class Own(BaseModel):
 
 
 def load_own(stored: Any) -> Own:
-    """Read what was stored; nothing when another version wrote it and this one cannot read it."""
-    try:
-        return Own.model_validate(stored)
-    except ValidationError:
+    """Read what was stored, by whichever version: what cannot be read of it is left out."""
+    if not isinstance(stored, Mapping):
         return Own()
+    presets = stored.get("presets")
+    named = presets.items() if isinstance(presets, Mapping) else ()
+    return Own(
+        presets={name: texts(options) for name, options in named if isinstance(name, str) and texts(options)},
+        last=texts(stored.get("last")),
+    )
 
 
 def checked_name(name: Any) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from jupyterhub.handlers import default_handlers
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.scopes import needs_scope
-from jupyterhub.utils import url_escape_path, url_path_join
+from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
 from tornado import web
 from tornado.httputil import url_concat
 
@@ -182,7 +185,7 @@ class CheckHandler(ActionHandler):
             }
             # Who has no account on this machine still learns the rest.
             with contextlib.suppress(SessionError):
-                answer["argv"] = await choices.command(found.request)
+                answer["argv"] = await choices.command(found.request, self.server_name)
         return 200, answer
 
 
@@ -213,7 +216,7 @@ class ScriptHandler(ActionHandler):
         if found.request is None:
             sentence = "There is no script for this as it is: look at the fields that are marked."
             return 200, {"errors": found.errors, "sentence": sentence, "script": "", "argv": []}
-        argv, script = await self.spawner.choices.job_script(found.request)
+        argv, script = await self.spawner.choices.job_script(found.request, self.server_name)
         return 200, {"errors": {}, "script": script, "argv": argv}
 
 
@@ -266,6 +269,47 @@ class PresetHandler(ActionHandler):
             return 400, {"errors": {"preset_name": str(error)}}
         sentence = f"{name} is {'deleted' if delete else 'saved'}."
         return 200, {"errors": {}, "sentence": sentence, "own_presets": choices.own.presets}
+
+
+class FormHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """JupyterHub's own page with the form, but looking at it, or being refused, leaves no server behind.
+
+    JupyterHub makes a server's row as soon as somebody asks for its form: it would stand on the home page for good.
+    """
+
+    async def get(self, user_name: str | None = None, server_name: str = "") -> None:
+        """Show the form."""
+        async with self._leaving_nothing(user_name, server_name):
+            await maybe_future(super().get(user_name, server_name))
+
+    async def post(self, user_name: str | None = None, server_name: str = "") -> None:
+        """Start the server."""
+        async with self._leaving_nothing(user_name, server_name):
+            # JupyterHub has it from the row, which is not there yet.
+            shown = self.get_query_argument("display_name", "")
+            await maybe_future(super().post(user_name, server_name, shown))
+
+    @asynccontextmanager
+    async def _leaving_nothing(self, user_name: str | None, server_name: str | None) -> AsyncIterator[None]:
+        user = self.find_user(user_name) if user_name else self.current_user
+        new = bool(user and server_name and server_name not in user.orm_spawners)
+        try:
+            yield
+        finally:
+            if new and server_name in user.orm_spawners:
+                spawner = user.spawners[server_name]
+                life = getattr(spawner, "life", None)
+                if life and not spawner.active and life.job is None and life.last is None:
+                    await remove_row(self, spawner)
+
+
+async def remove_row(handler: Any, spawner: Any) -> None:
+    """Let the hub forget a named server that does not run."""
+    user, name = spawner.user, spawner.name
+    await maybe_future(user._delete_spawner(spawner))
+    handler.db.delete(spawner.orm_spawner)
+    user.spawners.pop(name, None)
+    handler.db.commit()
 
 
 class LinkHandler(PageHandler):
@@ -350,6 +394,9 @@ def sentences(answer: dict[str, Any]) -> list[str]:
     return [text for text in texts if text]
 
 
+default_handlers[:] = [
+    (path, FormHandler if handler is SpawnHandler else handler, *rest) for path, handler, *rest in default_handlers
+]
 default_handlers += [
     (r"/snowy", LinkHandler),
     (r"/snowy/static/(.*)", StaticHandler, {"path": str(share_dir() / "static")}),

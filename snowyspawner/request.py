@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from .flags import from_line
 from .rules import either, rules_of, violations
 from .site import Site
+from .slurm import names
 from .slurm.times import DURATION_HELP, format_duration, parse_begin, parse_duration
+from .stored import read
 
 #: The fields of a request, in the order of the form.
 FIELDS = (
@@ -69,10 +71,14 @@ class SessionRequest(BaseModel):
     email_on_start: bool = False
     open: str = ""  # a path below the person's home
 
-    @property
-    def lab_path(self) -> str:
-        """Return the path of JupyterLab's page that opens what was asked for."""
-        return "/lab/tree/" + quote(self.open) if self.open else "/lab"
+    def lab_path(self, root: str = "") -> str:
+        """Return the path of JupyterLab's page that opens what was asked for.
+
+        *root* is the directory that JupyterLab shows, below the person's home (empty: that itself). What is not below
+        it is looked for in it.
+        """
+        path = self.open.removeprefix(f"{root.strip('/')}/") if root.strip("/") else self.open
+        return "/lab/tree/" + quote(path) if path and path.strip("/") != root.strip("/") else "/lab"
 
     def options(self, site: Site) -> dict[str, str]:
         """Write the request as a person would: what the form shows and `from_options` reads."""
@@ -90,6 +96,15 @@ class SessionRequest(BaseModel):
             "email_on_start": "1" if self.email_on_start else "0",
             "open": self.open,
         }
+
+
+def load(stored: Any) -> SessionRequest:
+    """Read a request that a hub of any version has stored; what cannot be read is blank.
+
+    It was checked when it was accepted; a Site may have changed since.
+    """
+    blank = {"environment": "", "image": "", "partition": "", "cores": 0, "time": 0}
+    return read(SessionRequest, stored, blank) or SessionRequest.model_validate(blank)
 
 
 def default_options(site: Site, accounts: Sequence[str] | None = None) -> dict[str, Any]:
@@ -239,7 +254,7 @@ class _Check:
             "time": self.duration(),
             "begin": self.begin(),
             "account": self.account(),
-            "reservation": self.matching("reservation", r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", "a reservation's name"),
+            "reservation": self.matching("reservation", names.RESERVATION, "a reservation's name"),
             "email_on_start": self.flag("email_on_start"),
             "open": self.open_path(),
         }
@@ -346,7 +361,7 @@ class _Check:
         accounts = self.site.accounts
         text = self.matching("account", accounts.pattern, "a project's name here")
         # The Site's pattern is the administrator's; this one keeps the script's line a line, whatever that says.
-        if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", text, re.ASCII):
+        if text and not re.fullmatch(names.ACCOUNT, text, re.ASCII):
             self.errors["account"] = f"{_show(text)} is not a project's name here"
         if self.accounts and text not in self.accounts and "account" not in self.errors:
             self.errors["account"] = f"{_show(text)} is not one of your projects: choose {either(self.accounts)}"

@@ -13,8 +13,11 @@ from typing import Any
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 
+from .metrics import BACKGROUND_FAILURES
+
 _EVERY = 0.5  # seconds between two looks at whether the hub is up
 _GIVE_UP = 300.0
+_AGAIN, _AGAIN_LIMIT = 60.0, 3600.0  # seconds after a stop that could not be taken up
 
 _task: asyncio.Task[None] | None = None
 
@@ -31,19 +34,34 @@ async def _when_up() -> None:
         await asyncio.sleep(_EVERY)
         hub = JupyterHub.instance() if JupyterHub.initialized() else None
         if hub is not None and getattr(hub, "http_server", None) is not None:
-            finish_stops(hub)
+            pause = _AGAIN
+            while finish_stops(hub)[1]:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _AGAIN_LIMIT)
             return
 
 
-def finish_stops(hub: Any) -> list[str]:
-    """Take up every stored stop of *hub* (a JupyterHub) again; return the names of the jobs."""
-    found = []
+def finish_stops(hub: Any) -> tuple[list[str], bool]:
+    """Take up every stored stop of *hub* (a JupyterHub) again; return the names of the jobs, and whether any failed."""
+    found, failed = [], False
     for row in hub.db.query(orm.Spawner):
-        stored = (row.state or {}).get("job") or {}
-        if row.user is None or not isinstance(stored, dict) or stored.get("phase") != "stopping":
-            continue
-        spawner = hub.users[row.user].spawners[row.name]
-        if hasattr(spawner, "finish_stop"):
-            spawner.finish_stop()
-            found.append(str(stored.get("name")))
-    return found
+        try:
+            if name := _finish_stop(hub, row):
+                found.append(name)
+        except Exception:
+            # The others' are carried out all the same.
+            failed = True
+            BACKGROUND_FAILURES.labels("restart").inc()
+            hub.log.exception("The job of server %s (%r) cannot be stopped yet; it is tried again", row.id, row.name)
+    return found, failed
+
+
+def _finish_stop(hub: Any, row: orm.Spawner) -> str:
+    stored = row.state.get("job") if isinstance(row.state, dict) else None
+    if row.user is None or not isinstance(stored, dict) or stored.get("phase") != "stopping":
+        return ""
+    spawner = hub.users[row.user].spawners[row.name]
+    if not hasattr(spawner, "finish_stop"):
+        return ""
+    spawner.finish_stop()
+    return str(stored.get("name"))

@@ -97,6 +97,7 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
             "warn": site.warning(_limit(request)),
             "umask": site.umask,
             "listen": site.listen,
+            "ports": site.ports,
             "scratch": site.scratch,
         },
         sort_keys=True,
@@ -127,7 +128,11 @@ def _old_logs(site: Site) -> dict[str, Any]:
 
 
 def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
-    """Return all that the job inherits. Of secrets only the one-time one, worthless once it is claimed."""
+    """Return all that the job inherits. Of secrets only the job's own.
+
+    It is worth something until the job is over: to claim the session until its server answers, then to say how the
+    server ended. Nothing else can be done with it, and the launcher takes it out of the server's environment.
+    """
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -149,11 +154,12 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
     directives = "\n".join([f"#SBATCH {option}" for option in options] + [s for s in lines if s.startswith("#SBATCH ")])
     commands = "\n".join(s for s in lines if not s.startswith("#SBATCH ")).strip()
     prologue = f"\n{commands}\n" if commands else ""
-    return f"""#!/bin/bash
+    return f"""#!/bin/bash{" -l" if site.login_shell else ""}
 {directives}
 # JupyterLab in {request.environment}, made by snowyspawner.
 # Slurm warns of the end by a signal that would end this shell; the launcher knows what to do with it.
 trap '' USR1
+trap 'echo "snowyspawner: the job ended before its launcher could begin (exit code $?)" >&2' EXIT
 {prologue}
 exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_CHORES_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
 {_source("launcher.py")}{_LAUNCHER_END}

@@ -15,16 +15,16 @@ from typing import Any, Protocol
 from jupyterhub.handlers import default_handlers
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.scopes import needs_scope
-from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
-from pydantic import ValidationError
+from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 
 from .card import Card
 from .choices import Server
 from .errors import SessionError
 from .job import Job
+from .pages import remove_row
 from .reader import ReadError, shared_reader
-from .request import SessionRequest
+from .request import load
 
 # Seconds that a POST waits for what it began, so that the page it leads to shows the outcome; it goes on without.
 _PATIENCE = 3.0
@@ -41,6 +41,7 @@ class Session(Server, Protocol):
 
     # JupyterHub's own note of the start under way; its DELETE of a server cancels that, too.
     _spawn_future: asyncio.Future[Any] | None
+    attaches: bool
 
     @property
     def job(self) -> Job | None:
@@ -143,10 +144,10 @@ class AgainHandler(SessionHandler):
     def options(self, spawner: Session) -> dict[str, str] | None:
         """Return what was chosen for the session that has ended; None when nothing can be made of it."""
         stored = spawner.life.last.request if spawner.life.last else {}
-        try:
-            options = SessionRequest.model_validate(stored).options(spawner.life.site)
-        except ValidationError:
-            return None
+        wanted = load(stored)
+        if not (wanted.environment and wanted.image and wanted.partition and wanted.cores and wanted.time):
+            return None  # of another version, and not all of it could be read
+        options = wanted.options(spawner.life.site)
         # A time that has passed and a reservation that is over would be refused.
         begin = options["begin"] if (stored.get("begin") or 0) > time.time() + 60 else ""
         return {**options, "begin": begin, "reservation": ""}
@@ -157,6 +158,7 @@ class AgainHandler(SessionHandler):
         spawner = user.get_or_create_spawner(name, spawner.display_name, replace_failed=True)
         if spawner._spawn_future and spawner._spawn_future.done():
             spawner._spawn_future = None
+        spawner.attaches = options is None
         task = await self.begin(self.spawn_single_user(user, name, spawner.display_name, options=options), 1.0)
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):
@@ -187,11 +189,7 @@ class RemoveHandler(SessionHandler):
         spawner = self.session(user_name, server_name)
         if spawner.active or (spawner.job and spawner.job.alive):
             raise web.HTTPError(409, "This session has not ended yet: stop it first.")
-        user = spawner.user
-        await maybe_future(user._delete_spawner(spawner))
-        self.db.delete(spawner.orm_spawner)
-        user.spawners.pop(server_name, None)
-        self.db.commit()
+        await remove_row(self, spawner)
         self.go_on("home")
 
 

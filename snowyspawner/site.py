@@ -18,6 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from ._share import share_dir
+from .slurm import names
 from .slurm.times import parse_duration
 
 
@@ -59,6 +60,13 @@ def _ip_address(value: str) -> str:
     return value
 
 
+def _ports(value: str) -> str:
+    match = re.fullmatch(r"([0-9]{4,5})-([0-9]{4,5})", value, re.ASCII)
+    if value and not (match and 1024 <= int(match[1]) <= int(match[2]) <= 65535):
+        raise ValueError("must be FIRST-LAST, such as 40000-41000, between 1024 and 65535")
+    return value
+
+
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -83,6 +91,15 @@ OptionalName = Annotated[
     str,
     _matching(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,63})?", "empty, or letters, digits and _ . + -, at most 64 of them"),
 ]
+
+
+def _optional(pattern: str, allowed: str) -> AfterValidator:
+    return _matching(f"({pattern})?", f"empty, or {allowed}")
+
+
+SlurmPartition = Annotated[str, _optional(names.PARTITION, "a partition's name: letters, digits and _ . + @ : -")]
+Constraint = Annotated[str, _optional(names.CONSTRAINT, "features for --constraint, such as gpu&hbm80g or [a|b]")]
+Account = Annotated[str, _optional(names.ACCOUNT, "a project's name: letters, digits and _ . + @ : / -")]
 OptionalPath = Annotated[
     str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
 ]
@@ -100,8 +117,8 @@ class _Model(BaseModel):
 class Partition(_Model):
     """One of Slurm's partitions, with the limits that the form and the hub hold people to."""
 
-    name: OptionalName = ""  # in Slurm; empty: the key of this entry
-    constraint: OptionalName = ""  # the feature that its nodes must have, for --constraint
+    name: SlurmPartition = ""  # in Slurm; empty: the key of this entry
+    constraint: Constraint = ""  # the features that its nodes must have, for --constraint
     display_name: str = ""
     description: str = ""
     max_cores: int = Field(ge=1, le=4096)  # on one node, as Slurm counts CPUs: a session has one node
@@ -121,8 +138,8 @@ class Gpu(_Model):
     request: Annotated[
         str,
         _matching(
-            r"--(gres=gpu|gpus|gpus-per-node)[A-Za-z0-9_:.=-]*[:=]\{count\}",
-            "an sbatch option such as --gres=gpu:t4:{count} or --gpus=t4:{count}",
+            rf"--(gres=(gpu|shard)(:{names.GPU_TYPE})?:|gpus(-per-node)?=({names.GPU_TYPE}:)?)\{{count\}}",
+            "an sbatch option such as --gres=gpu:t4:{count}, --gpus=t4:{count} or --gres=shard:{count}",
         ),
     ]
 
@@ -166,8 +183,8 @@ class Accounts(_Model):
     """The projects that jobs are charged to."""
 
     discover: bool = True  # ask sacctmgr which ones a person may use
-    default: OptionalName = ""
-    pattern: Annotated[str, AfterValidator(_pattern)] = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+    default: Account = ""
+    pattern: Annotated[str, AfterValidator(_pattern)] = names.ACCOUNT
 
 
 class Choices(_Model):
@@ -216,6 +233,7 @@ class Site(_Model):
         str,
         _matching(r"(?=.)[A-Za-z0-9.:-]*(\{node\})?[A-Za-z0-9.:-]*", "a host name with {node} in it"),
     ] = "{node}"  # how the hub reaches a node
+    ports: Annotated[str, AfterValidator(_ports)] = ""  # FIRST-LAST that a firewall lets through; empty: any free one
     listen: Annotated[str, AfterValidator(_ip_address)] = "0.0.0.0"  # noqa: S104 the hub's proxy is on another host
 
     cores_option: Literal["ntasks", "cpus-per-task"] = "ntasks"
@@ -233,6 +251,7 @@ class Site(_Model):
     courses: dict[Name, AbsolutePath] = {}  # course files, read as the person
 
     python: AbsolutePath = "/usr/bin/python3"  # on the nodes; 3.6 or newer
+    login_shell: bool = False  # the script reads /etc/profile first, as a login does: for module and the like
     prologue: str = ""  # shell text, run in the job before anything else: module load …
     umask: Annotated[str, _matching(r"0?[0-7]{3}", "three octal digits in quotes, such as '022'")] = "022"
     # Read back by the hub, which knows of Slurm's replacements the number only.
@@ -303,6 +322,13 @@ class Site(_Model):
         """Return what Slurm calls the partition *key*: several entries may be parts of one."""
         return self.partitions[key].name or key
 
+    def slurm_gpu(self, key: str) -> str | None:
+        """Return what Slurm calls the GPUs *key*: empty where any will do, None where parts of GPUs are asked for."""
+        request = self.gpus[key].request
+        if request.startswith("--gres=shard"):
+            return None
+        return request.partition("=")[2].removeprefix("gpu:").removesuffix("{count}").rstrip(":=")
+
     def find_partition(self, name: str, constraint: str = "", gpu: str = "") -> str:
         """Return the key of what sbatch's ``-p`` *name* and ``-C`` *constraint* mean; empty: there is no such.
 
@@ -313,6 +339,17 @@ class Site(_Model):
         parts = [key for key in self.partitions if name in (key, self.slurm_partition(key))]
         meant = [key for key in parts if self.partitions[key].constraint == constraint]
         return next((key for key in meant if gpu in self.partitions[key].gpus), meant[0] if meant else "")
+
+    @property
+    def port_range(self) -> tuple[int, int]:
+        """The first and the last port that a server may have."""
+        first, _, last = self.ports.partition("-")
+        return (int(first), int(last)) if first else (1024, 65535)
+
+    def may_listen(self, port: int) -> bool:
+        """Tell whether a server may have *port*."""
+        first, last = self.port_range
+        return first <= port <= last
 
     def address(self, node: str) -> str:
         """Return the host under which the hub reaches *node*."""
@@ -397,11 +434,13 @@ def _read(
                 )
         files[path] = _stamp(path)
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = parse_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise SiteError(f"{label}: cannot be read: {error}") from None
         except yaml.YAMLError as error:
             raise SiteError(f"{label}: is not YAML: {error}") from None
+        except ValueError as error:
+            raise SiteError(f"{label}: {error}") from None
         if not isinstance(raw, dict):
             raise SiteError(f"{label}: must hold keys and values, not {type(raw).__name__}")
     base = raw.pop("extends", None)
@@ -414,6 +453,34 @@ def _read(
         beside = Path(label).parent / base if label != "site" and not _NAME.fullmatch(base) else base
         raw = _merge(_read(beside, files, depth + 1)[0], raw)
     return raw, label
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML, and refuses a key that is there twice, of which YAML itself would lose the first value.
+
+    https://yaml.org/spec/1.2.2/#3221-mapping-nodes: keys are unique. A key that stands beside a merge (``<<``) goes
+    before what is merged, which loses nothing that somebody wrote for this table.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            # As it is read: "core" and core are one key, 1 and "1" are two. A table or list is no key at all.
+            if key.tag == "tag:yaml.org,2002:merge":
+                name: Any = "<<"
+            else:
+                name = self.construct_object(key) if isinstance(key, yaml.ScalarNode) else id(key)
+            line = key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"line {line}: the key {name!r} is in line {lines[name]} already")
+            lines[name] = line
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML. Raises `yaml.YAMLError`, and ValueError for a key that is there twice, with its line."""
+    return yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,14 +24,17 @@ from . import pages as pages  # its routes are added by importing it
 from . import sessions as sessions  # and so are these
 from .choices import Choices, PrefillError, Typed, mark, typed
 from .errors import SessionError
+from .estimate import TooOftenError
 from .job import Job, Phase, new_job
-from .life import Life
+from .life import Life, same_node
 from .site import load_or_keep
 from .slurm.client import prefix_for
 from .turns import in_turn
 from .words import Words
 
 _REACH_FOR = 5.0
+# So long may a start wait for accounting, in seconds; then Slurm says whose projects these are.
+_ACCOUNTS_PATIENCE = 10.0
 _YEAR = 366 * 86400
 
 
@@ -90,6 +94,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     ).tag(config=True)
 
     choice: request.SessionRequest | None  # of the start under way, checked
+    options: Mapping[str, Any]  # what it was made of
+    attaches: bool  # the next start goes on with the job that is there, whatever options JupyterHub has kept
+    replaces: Job | None  # a job that waits and is ended by the start under way
     choices: Choices
     life: Life
 
@@ -130,27 +137,45 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     async def _apply(self, options: Mapping[str, Any]) -> None:
         """Take the choices of this start, whichever way they came. Raises `SessionError`, a sentence per field."""
-        if self.life.job and self.life.resumable:
-            # The job is there already; what it asked for was checked when it was submitted.
-            self.choice = request.SessionRequest.model_validate(self.life.job.request)
+        waiting = self.life.job if self.life.resumable else None
+        options, replaces = {k: v for k, v in options.items() if k != "replace"}, options.get("replace")
+        self.replaces, self.options = None, options
+        attaches, self.attaches = self.attaches, False
+        if waiting:
+            # JupyterHub has kept the new ones, and would start with them when nothing is chosen, also if refused here.
+            self.user_options = self.orm_spawner.user_options = waiting.options
+        if waiting and (attaches or not options or options == waiting.options):
+            # Nothing else is chosen than what is there already; it was checked when it was submitted.
+            self.choice = request.load(waiting.request)
         else:
-            try:
-                accounts = await self._accounts()
-                self.choice = request.from_options(options, self.life.site, accounts=accounts)
-                await self.choices.check_room(self.choice)
-            except request.RequestError as error:
-                if mark(error.errors):
-                    message = Words("Nothing was started.")
-                else:
-                    listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
-                    message = Words(f"Nothing was started. {listed}.")
-                raise SessionError(message, reason="request", status_code=400) from error
+            choice = await self._checked(options)
+            if waiting is None:
+                await self._check_room(choice)
+            elif self.choices.is_same(choice, waiting):
+                choice = request.load(waiting.request)
+            elif replaces in (waiting.job_id, waiting.name):
+                self.replaces = waiting
+                self.user_options = self.orm_spawner.user_options = options
+            else:
+                raise self.choices.is_there(waiting, choice)
+            self.choice = choice
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
 
-    async def _accounts(self) -> list[str] | None:
-        return await self.life.facts.accounts(self.user.name) if self.life.site.accounts.discover else None
+    async def _checked(self, options: Mapping[str, Any]) -> request.SessionRequest:
+        try:
+            accounts = await self.choices.asked_accounts(_ACCOUNTS_PATIENCE)
+            return request.from_options(options, self.life.site, accounts=accounts)
+        except request.RequestError as error:
+            raise _refusal(error) from error
+
+    async def _check_room(self, choice: request.SessionRequest) -> None:
+        try:
+            with contextlib.suppress(TooOftenError):  # then Slurm says it
+                await self.choices.check_room(choice)
+        except request.RequestError as error:
+            raise _refusal(error) from error
 
     # -- what is stored ----------------------------------------------------------------------------------------
 
@@ -158,6 +183,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Load the Site. Raises `SiteError` if it cannot be used."""
         super().__init__(**kwargs)
         self.choice = None
+        self.attaches = False
+        self.replaces = None
+        self.options = {}
         self.choices = Choices(self)
         self.life = self._find_life()
 
@@ -225,8 +253,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         life.failure, life.claimed_here = None, False
         life.expect_stop(self._stop_forgotten)
         try:
-            if life.job and life.job.phase in ("serving", "stopping"):
-                # JupyterHub has given that server up, and its token; a hub died while it stopped it.
+            if life.job and (life.job.phase in ("serving", "stopping") or life.job is self.replaces):
+                # JupyterHub has given that server up, and its token; a hub died while it stopped it. Or the person has
+                # chosen something else.
                 await self.stop()
                 life.failure = None
             return await self._serve()
@@ -255,7 +284,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         account, choice = await self.life.account(), self.choice
         if choice is None:
             raise RuntimeError("JupyterHub calls apply_user_options before start")
-        job, secret = new_job(self.name, choice.model_dump())
+        job, secret = new_job(self.name, choice.model_dump(), self.options)
         try:
             text = script.build(self.life.site, choice, self.target(job.name, account))
         except ValueError as error:
@@ -305,11 +334,20 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Return why the server does not answer the hub; empty if it does."""
         url = f"{self._address(job)}{self.server.base_url}api" if self.server else self._address(job)
         try:
-            await AsyncHTTPClient().fetch(url, request_timeout=2, connect_timeout=2, follow_redirects=False)
+            await AsyncHTTPClient().fetch(
+                url,
+                request_timeout=2,
+                connect_timeout=2,
+                follow_redirects=False,
+                streaming_callback=lambda chunk: None,  # however much it sends
+            )
         except HTTPClientError as error:
-            return str(error) if error.code >= 500 else ""
+            # What answers is the person's: none of its words are passed on.
+            return f"it answers {error.code}" if error.code >= 500 else ""
         except OSError as error:
-            return str(error) or type(error).__name__
+            return error.strerror or type(error).__name__
+        except Exception as error:  # a name that is none (UnicodeError), an answer that is no HTTP (ValueError) …
+            return type(error).__name__
         return ""
 
     async def poll(self) -> int | None:
@@ -333,13 +371,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     def finish_stop(self) -> None:
         """Carry out the stop that a hub before this one began, in the background."""
-        self.life.tasks.begin("stop", self.stop())
+        self.life.tasks.keep("stop", self.stop)
 
     def _guard(self, job: Job) -> None:
         async def answers() -> bool:
             return not await self._problem(job)
 
-        self.life.tasks.begin("guard", self.life.guard(job, answers, self._noticed_end))
+        self.life.tasks.keep("guard", lambda: self.life.guard(job, answers, self._noticed_end))
 
     async def _noticed_end(self) -> None:
         self._drop_token(self.job)
@@ -375,17 +413,31 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.life.claimed(job, job_id, node)
         return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()]}
 
-    def serving(self, port: int, node: str) -> dict[str, Any] | None:
-        """Note where the server answers; None as in `claimed`. Raises HTTPError 410.
+    async def serving(self, port: int, node: str) -> dict[str, Any] | None:
+        """Note where the server answers; None as in `claimed`, and while Slurm has not said where the job runs.
 
         The answer says ``again`` when the environment came from a hub before this one: its token is gone.
+        Raises HTTPError 410; 403 for a node that is not the job's, or a port that no server may have.
         """
         job = self._expect("launching")
         if not self.life.attached:
             return None
         if not self.life.claimed_here:
             return {"again": True}
-        self.life.serving(job, port, node)
+        if not self.life.site.may_listen(port):
+            raise web.HTTPError(403, "port: not one that a server may have here")
+        # The job is its owner's: it must not lead the hub to a host of their choice.
+        where = await self.life.node_of(job, node)
+        if not where:
+            return None
+        if self.life.job is not job or job.phase != "launching":  # meanwhile
+            raise web.HTTPError(410, "nobody waits for this")
+        if not same_node(node, where):
+            self.log.warning(
+                "Job %s of %s says that it runs on %r; Slurm says %s", job.job_id, self._log_name, node, where
+            )
+            raise web.HTTPError(403, "node: not where this job runs")
+        self.life.serving(job, port, where)
         return {}
 
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any]:
@@ -405,10 +457,18 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Return the server's environment, its token included: only ever sent in answer to a claim."""
         env: dict[str, str] = super().get_env()
         if self.choice and self.choice.open:
-            env["JUPYTERHUB_DEFAULT_URL"] = self.choice.lab_path
+            env["JUPYTERHUB_DEFAULT_URL"] = self.choice.lab_path(self._root())
         else:
             env.setdefault("JUPYTERHUB_DEFAULT_URL", "/lab")
-        return env
+        # c.Spawner.environment may hold numbers; a process's environment is text.
+        return {name: str(value) for name, value in env.items() if value is not None}
+
+    def _root(self) -> str:
+        """Return what JupyterLab shows, `notebook_dir`, below the person's home; empty: that itself."""
+        root = self.format_string(self.notebook_dir) if self.notebook_dir else ""
+        account = self.life.known_account
+        home = account.pw_dir.rstrip("/") if account else f"/home/{self.user.name}"
+        return "" if root in ("~", home) else str(root).removeprefix("~/").removeprefix(f"{home}/").strip("/")
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Leave HOME, USER and SHELL to the job, which knows them."""
@@ -432,6 +492,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             session.delete(row)
         job.token_id = None
         self.store()
+
+
+def _refusal(error: request.RequestError) -> SessionError:
+    """Return what JupyterHub shows; a form has the sentences at its fields."""
+    if mark(error.errors):
+        message = Words("Nothing was started.")
+    else:
+        listed = "; ".join(f"{field}: {text}" for field, text in error.errors.items())
+        message = Words(f"Nothing was started. {listed}.")
+    return SessionError(message, reason="request", status_code=400)
 
 
 def ineffective_traits() -> list[str]:

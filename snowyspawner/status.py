@@ -94,7 +94,7 @@ def of(job: Job | None, watched: Watched | None, watcher: QueueWatcher, site: Si
     note = ""
     if away is not None and job.alive:
         since = datetime.fromtimestamp(away, site.zone).strftime("%H:%M:%S")
-        note = f"Slurm is not answering since {since}. Nothing is lost: the job is looked for again and again."
+        note = f"Slurm has not answered since {since}. Nothing is lost: the job is looked for again and again."
     return Status(
         percent,
         title,
@@ -132,8 +132,9 @@ def _say(job: Job, watched: Watched | None) -> tuple[int, str, str, Words]:
             return 20, "In the queue", queued, words.pending(row.reason)
         return 50, "Starting", f"Job {job.job_id} has started on node {row.node}.", _unusual(row)
     if job.phase == "launching":
-        environment = job.request["environment"]
-        return 70, "Starting", f"JupyterLab is starting on node {job.node}, environment {environment}.", nothing
+        environment = job.request.get("environment")
+        where = f"node {job.node}" + (f", environment {environment}" if environment else "")
+        return 70, "Starting", f"JupyterLab is starting on {where}.", nothing
     return 90, "Running", f"JupyterLab answers on node {job.node}.", _unusual(row)
 
 

@@ -7,6 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .metrics import BACKGROUND_FAILURES
+
+_PAUSE, _PAUSE_LIMIT = 1.0, 60.0  # seconds before work that has failed is begun again
+
 
 class Tasks:
     """The tasks of one server; *label* names it in the log."""
@@ -34,8 +38,26 @@ class Tasks:
 
         def done(finished: asyncio.Task[None]) -> None:
             if not finished.cancelled() and (error := finished.exception()):
-                self.log.error("%s of %s failed", name, self.label(), exc_info=error)
+                self._failed(name, error)
 
         task = self._tasks[name] = asyncio.create_task(work, name=f"snowyspawner {name} {self.label()}")
         task.add_done_callback(done)
         return task
+
+    def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run *work* as `begin` does; after an error again, at longer and longer pauses, until it ends well."""
+        return self.get(name) or self.begin(name, self._again(name, work))
+
+    async def _again(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        pause = _PAUSE
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                self._failed(name, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_LIMIT)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        BACKGROUND_FAILURES.labels(name).inc()
+        self.log.error("%s of %s failed", name, self.label(), exc_info=error)

@@ -7,9 +7,13 @@ plain where Slurm is exact.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from .slurm import reasons
+
+#: The fields of a request that become options of sbatch's.
+FIELDS_OF_SLURM = ("account", "partition", "cores", "memory", "gpu", "time", "begin", "reservation", "email_on_start")
 
 
 class Words(NamedTuple):
@@ -24,10 +28,15 @@ class Words(NamedTuple):
         return f"{self.sentence} {self.advice}".strip()
 
 
-# sbatch's messages (slurm_errno.c), matched anywhere in what it printed. The first match counts.
+_BUSY = Words("Slurm is busy.", "Try again in a minute; nothing was started.")
+_AWAY = Words("Slurm is not answering.", "Try again in a few minutes; nothing was started.")
+_SLOW = Words("Slurm is too slow to answer.", "Try again in a few minutes; nothing was started.")
+
+# What sbatch says is wrong: whole messages of slurm_errno.c (Slurm 20.02 to 25.05), sbatch and its options' parser.
+# Never a word that any message could hold: a site's own plugins write there, too. The first match counts.
 _SBATCH: tuple[tuple[str, Words], ...] = (
     (
-        r"Invalid account or account/partition combination|Invalid account",
+        r"Invalid account( or account/partition combination)?( specified)?$",
         Words(
             "Slurm does not let you charge jobs to this project.",
             "Check the project's name; a new membership takes until the next morning to reach the cluster.",
@@ -35,25 +44,98 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
-        r"Invalid partition|No partition specified",
+        r"Invalid account( or account/partition combination)?( specified)?$",
+        # It was left to Slurm.
+        Words("Slurm does not let you charge jobs to your own default project.", "Choose another project."),
+    ),
+    (
+        r"Invalid partition( name)? specified|No partition specified or system default partition",
         Words("Slurm has no such partition.", "Choose another one.", "partition"),
     ),
     (
-        r"Required partition not available|partition .*(down|inactive)|partition configuration not available now",
+        r"Required partition not available|Partition in DOWN state|Partition is in use"
+        r"|Requested partition configuration not available now",
         Words("This partition is closed at the moment.", "Choose another one, or try later.", "partition"),
     ),
     (
-        # sbatch prints the line about nodes, too.
-        r"Memory specification can ?not be satisfied|Memory required by task is not available",
+        r"Memory specification can ?not be satisfied|Memory required by task is not available"
+        r"|Invalid --mem specification|Invalid memory specification",
         Words("No node of this partition has that much memory.", "Ask for less.", "memory"),
     ),
     (
-        # Likewise.
-        r"CPU count .*can ?not be satisfied|More processors requested|CPU count specification|Task count specification",
+        r"CPU count (per node )?(specification )?can ?not be satisfied|More processors requested than permitted"
+        r"|(CPU|Task) count specification invalid|Requested more tasks than available processors",
         Words("No node of this partition has that many cores.", "Ask for fewer cores.", "cores"),
     ),
     (
-        r"Requested node configuration is not available|Invalid feature specification"
+        r"Required node not available|Requested nodes are busy",
+        Words("The nodes are out of order or reserved.", "Choose another partition, or try later.", "partition"),
+    ),
+    (
+        r"User's group not permitted to use this partition",
+        Words("You may not use this partition.", "Choose another one.", "partition"),
+    ),
+    (
+        r"Invalid qos specification|breached requested QOS usage threshold",
+        Words("You may not send jobs of this class (QOS) here.", "Choose another partition or project.", "partition"),
+    ),
+    (
+        r"Time limit specification required",
+        Words("The cluster wants to know for how long.", "Say a time.", "time"),
+    ),
+    (
+        r"Requested time limit is invalid|Invalid --time specification",
+        Words("The time is longer than this partition allows.", "Ask for less time.", "time"),
+    ),
+    (
+        r"Job can ?not start due to maintenance reservation",
+        Words("Maintenance is planned for that time.", "Choose another time, or less of it.", "begin"),
+    ),
+    (
+        r"Requested reservation (is invalid|not usable now|is in use)|Access denied to requested reservation",
+        Words("You cannot use this reservation.", "Check its name, or leave the field empty.", "reservation"),
+    ),
+    (
+        r"Invalid --begin specification|Invalid time specification \(pos=",
+        Words("Slurm does not understand when to begin.", "Choose another time, or now.", "begin"),
+    ),
+    (
+        r"(Invalid|Duplicate) generic resource \(gres\) specification|Invalid GRES |Insufficient GRES available"
+        r"|Requested GRES option unsupported|Invalid Trackable RESource",
+        Words("This partition does not have that GPU.", "Choose another partition, or no GPU.", "gpu"),
+    ),
+    (
+        r"System submissions disabled|Requested operation is presently disabled",
+        Words("The cluster takes no jobs at the moment.", "Its news page may say why; try again later."),
+    ),
+    (r"Rate limit exceeded|Resource temporarily unavailable|Slurm temporarily unable to accept job", _BUSY),
+    (
+        r"Unable to contact slurm controller|Connection refused|Socket timed out on send/recv|can't be reached now"
+        r"|in standby mode|problem talking to the database|Zero Bytes were transmitted|Unable to connect to database"
+        r"|DNS SRV|Communication (connection|shutdown) failure|Message (send|receive) failure",
+        _AWAY,
+    ),
+    (r"sbatch gave no answer in", _SLOW),
+    (
+        r"sbatch printed no job id",
+        Words("Slurm seemed to take the job, but has no such job.", "Start again; if it stays, tell support."),
+    ),
+    (
+        r"Invalid user id|Invalid group id|Access/permission denied|User not found",
+        Words("Slurm does not know you, or does not let you send jobs.", "Tell support."),
+    ),
+    (
+        r"authentication credential|Invalid job credential|Protocol authentication error"
+        r"|Unable to process configuration file|configuration source|is not on the hub's PATH"
+        r"|writing script/environment",
+        Words("Slurm is not set up right for this hub.", "Tell support; nothing was started."),
+    ),
+)
+
+# What Slurm says last when it has said something more exact before.
+_SBATCH_IN_GENERAL: tuple[tuple[str, Words], ...] = (
+    (
+        r"Requested node configuration is not available|Invalid (preferred )?feature specification"
         r"|Requested topology configuration",
         Words(
             "No node of this partition can ever give what you ask for.",
@@ -62,75 +144,17 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
-        r"Required node not available|Requested nodes are busy",
-        Words("The nodes are out of order or reserved.", "Choose another partition, or try later.", "partition"),
-    ),
-    (
-        r"MaxSubmitJobs|job submit limit|Job violates accounting/QOS policy",
+        r"Job violates accounting/QOS policy",
         Words(
             "You have as many jobs here as you may have at a time.",
             "Stop one, or choose another partition.",
             "partition",
         ),
     ),
-    (
-        r"not permitted to use this partition",
-        Words("You may not use this partition.", "Choose another one.", "partition"),
-    ),
-    (
-        r"Invalid qos|qos usage threshold",
-        Words("You may not send jobs of this class (QOS) here.", "Choose another partition or project.", "partition"),
-    ),
-    (
-        r"Time limit specification required",
-        Words("The cluster wants to know for how long.", "Say a time.", "time"),
-    ),
-    (
-        r"Requested time limit is invalid|time limit|Invalid --time",
-        Words("The time is longer than this partition allows.", "Ask for less time.", "time"),
-    ),
-    (
-        r"maintenance reservation",
-        Words("Maintenance is planned for that time.", "Choose another time, or less of it.", "begin"),
-    ),
-    (
-        r"reservation",
-        Words("You cannot use this reservation.", "Check its name, or leave the field empty.", "reservation"),
-    ),
-    (
-        r"Invalid --begin|begin|Invalid time specifi",
-        Words("Slurm does not understand when to begin.", "Choose another time, or now.", "begin"),
-    ),
-    (
-        r"generic resource|gres|--gpus",
-        Words("This partition does not have that GPU.", "Choose another partition, or no GPU.", "gpu"),
-    ),
-    (
-        r"submissions disabled|operation is presently disabled",
-        Words("The cluster takes no jobs at the moment.", "Its news page may say why; try again later."),
-    ),
-    (
-        r"Rate limit exceeded|Resource temporarily unavailable|try again",
-        Words("Slurm is busy.", "Try again in a minute; nothing was started."),
-    ),
-    (
-        r"Unable to contact slurm controller|Connection refused|Socket timed out|can't be reached|standby"
-        r"|talking to the database|Zero Bytes were transmitted|DNS SRV|Unable to connect to database",
-        Words("Slurm is not answering.", "Try again in a few minutes; nothing was started."),
-    ),
-    (
-        r"gave no answer in",
-        Words("Slurm is too slow to answer.", "Try again in a few minutes; nothing was started."),
-    ),
-    (
-        r"Invalid user id|Invalid group id|Access/permission denied|User not found",
-        Words("Slurm does not know you, or does not let you send jobs.", "Tell support."),
-    ),
-    (
-        r"credential|process configuration file|configuration source|not on the hub's PATH|writing script/environment",
-        Words("Slurm is not set up right for this hub.", "Tell support; nothing was started."),
-    ),
 )
+
+# "sbatch: error: Batch job submission failed: Invalid qos specification"; what follows is what is wrong.
+_ERROR_LINE = re.compile(r"(?:[\w./-]+: )?(?:error|fatal): (?:Batch job submission failed: )?(.*)", re.IGNORECASE)
 
 #: The launcher's code for a node that does not reach the hub: also what a job means that runs and is silent.
 NO_HUB = 76
@@ -139,7 +163,7 @@ NO_HUB = 76
 _LAUNCHER: dict[int, Words] = {
     65: Words(
         "Neither apptainer nor singularity was found on node {node}.",
-        "Tell support, or choose an image that needs no container.",
+        "Tell support (the site's prologue may have to load it), or choose an image that needs no container.",
     ),
     66: Words(
         "The image {image} does not exist (seen from node {node}).",
@@ -175,6 +199,17 @@ _LAUNCHER: dict[int, Words] = {
     ),
     79: Words(
         "The disk for temporary files on node {node} is full, or closed to you.", "Start again, or tell support."
+    ),
+    80: Words(
+        "No port is free on node {node}, of those that a server may have.",
+        "Start again, later or in another partition; if it stays, tell support.",
+    ),
+    81: Words(
+        "The hub did not accept what the job on node {node} said.",
+        "Start again; if it stays, tell support: the log says what the hub answered.",
+    ),
+    82: Words(
+        "The launcher failed on node {node} in a way that nobody has foreseen.", "Tell support, and show the log."
     ),
 }
 
@@ -243,16 +278,41 @@ _STATE: dict[str, Words] = {
 }
 
 
-def refusal(stderr: str) -> Words:
-    """Say in words why sbatch refused; *stderr* is what it printed."""
-    # Before "Job violates accounting/QOS policy" it names the limit, as squeue would.
-    for name in re.findall(r"error: (\w+)$", stderr, re.MULTILINE):
-        if limit := reasons.explain_limit(name):
-            return _refused(Words(*limit))
-    for pattern, words in _SBATCH:
-        if re.search(pattern, stderr, re.IGNORECASE):
-            return words
-    return Words("Slurm refused this job.")
+def refusal(printed: str, sent: Container[str] = frozenset(FIELDS_OF_SLURM)) -> Words:
+    """Say in words why sbatch refused; *printed* is what it said, *sent* are the fields that Slurm was told of.
+
+    The last error counts; one before it only where that one is general or not known. What is no error is a note of
+    the site's, and a field that was left empty is never at fault.
+    """
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [match[1] for line in lines if (match := _ERROR_LINE.match(line))]
+    general = None
+    for line in reversed(errors or lines):
+        # Before "Job violates accounting/QOS policy" it names the limit, as squeue would.
+        if limit := reasons.explain_limit(line):
+            said = _refused(Words(*limit))
+            return said if said.field in sent else said._replace(field="")
+        if found := _first(_SBATCH, line, sent):
+            return found
+        general = general or _first(_SBATCH_IN_GENERAL, line, sent)
+    return general or Words("Slurm refused this job.")
+
+
+def is_answer(said: Words) -> bool:
+    """Tell whether a `refusal` is about what was asked for; otherwise Slurm has not looked at it."""
+    return said not in (_BUSY, _AWAY, _SLOW)
+
+
+def fields_sent(request: Mapping[str, Any]) -> set[str]:
+    """Return the fields of a stored request of which Slurm is told, for `refusal`; without a request, any may be."""
+    return {name for name in FIELDS_OF_SLURM if request.get(name) or not request}
+
+
+def _first(table: Sequence[tuple[str, Words]], line: str, sent: Container[str]) -> Words | None:
+    for pattern, found in table:
+        if re.search(pattern, line, re.IGNORECASE) and (not found.field or found.field in sent):
+            return found
+    return None
 
 
 def _refused(pending: Words) -> Words:
@@ -268,6 +328,19 @@ def launch_failure(code: int, **facts: str) -> Words:
     if known is None:
         return Words(f"The server ended before it answered (exit code {code}).")
     return Words(known.sentence.format(**facts), known.advice, known.field)
+
+
+def before_launcher(exit_code: int, node: str) -> Words:
+    """Say why a job ended that ran and has not said anything: its script got no further than its first lines."""
+    how = {
+        126: "exit code 126: a program could not be run",
+        127: "exit code 127: a program was not found",
+    }.get(exit_code, f"exit code {exit_code}")
+    return Words(
+        f"The job ended on node {node} before its launcher could begin ({how}).",
+        "Tell support: the site's prologue ends the job, its python is not on the node, or the disk for temporary "
+        "files is full. The log says which.",
+    )
 
 
 def pending(slurm_reason: str) -> Words:

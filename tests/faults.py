@@ -20,7 +20,7 @@ from demo.daemons import Daemons, stop
 
 from .hubs import Hub, until
 
-COMMANDS = ("sbatch", "scancel", "squeue", "sacct")
+COMMANDS = ("sbatch", "scancel", "squeue", "sacct", "sacctmgr", "sinfo", "scontrol")
 
 # The real command, unless the test has put something in its way.
 _WRAPPER = """#!/bin/sh
@@ -217,7 +217,10 @@ async def ready(hub: Hub, user: str, server: str = "", seconds: float = 90) -> N
         model = await hub.model(user, server)
         return bool(model and model["ready"])
 
-    await until(serves, seconds, f"{user}'s server {server!r}; see {hub.log_path}")
+    try:
+        await until(serves, seconds, f"{user}'s server {server!r}; see {hub.log_path}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{await hub.model(user, server)}\n{hub.said_of(user, server)}") from None
 
 
 async def stopped(hub: Hub, user: str, server: str = "", seconds: float = 30) -> dict[str, Any]:

@@ -177,6 +177,15 @@ class Hub:
         await until(lambda: self._ready(user, server), seconds, f"{user}'s server {server!r}; see {self.log_path}")
         return await self.state(user, server)
 
+    async def resume(self, user: str, server: str = "") -> tuple[int, Any]:
+        """Go on with the job that waits for this server, whatever it asks for; return the hub's answer."""
+        return await self.call("POST", self._path(user, server), {"user_options": None})
+
+    def said_of(self, user: str, server: str, lines: int = 40) -> str:
+        """Return the last lines of the hub's log about a server: a worker's cluster is gone when somebody looks."""
+        about = [line for line in self.log().splitlines() if f"{user}:{server}" in line or f"/{user}/" in line]
+        return "\n".join(line for line in about if " 200 GET /hub/api/users/" not in line)[-lines * 200 :]
+
     async def _ready(self, user: str, server: str) -> bool:
         model = await self.model(user, server)
         if model is None or (not model["ready"] and model["pending"] is None):

@@ -21,6 +21,8 @@ class Form(HTMLParser):
         self.errors: dict[str, str] = {}
         self.helps: dict[str, str] = {}
         self.action = ""
+        self.buttons: dict[str, dict[str, str]] = {}  # by their words
+        self._button: dict[str, str] | None = None
         self._select = ""
         self._beneath: tuple[dict[str, str], str] | None = None
         self.feed(html)
@@ -28,6 +30,8 @@ class Form(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         name = given.get("name", "")
+        if tag == "button":
+            self._button = given
         if tag == "form" and "action" in given:
             self.action = given["action"]
         elif tag == "select":
@@ -50,6 +54,8 @@ class Form(HTMLParser):
             self._beneath = None
 
     def handle_data(self, data: str) -> None:
+        if self._button is not None and data.strip():
+            self.buttons[data.strip()], self._button = self._button, None
         if self._beneath:
             texts, field = self._beneath
             texts[field] = texts.get(field, "") + data.strip()

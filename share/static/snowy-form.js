@@ -278,7 +278,9 @@
 
   function briefOf(known, gpu, partition) {
     if ((known.state ?? "up") !== "up") return [make("span", { className: "snowy-fact snowy-warning", textContent: `${partition} is closed at the moment` })];
-    if (gpu !== "none" && known.free_gpus) return [fact(known.free_gpus[gpu] ?? 0, ` ${plural(gpu, known.free_gpus[gpu] ?? 0)} free now`)];
+    // What is not known is not none.
+    const free = known.free_gpus?.[gpu];
+    if (gpu !== "none" && free !== undefined) return [fact(free, ` ${plural(gpu, free)} free now`)];
     return known.free_cores === undefined ? [] : [fact(known.free_cores, " cores free now")];
   }
 

@@ -12,7 +12,9 @@ import pwd
 import re
 import shutil
 import signal
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -40,8 +42,12 @@ class SlurmError(Exception):
         self.command, self.returncode, self.stderr = command, returncode, stderr
 
 
-class SlurmTimeoutError(SlurmError):
-    """A command gave no answer in time. What it was asked to do may have happened all the same."""
+class SlurmUnsureError(SlurmError):
+    """A command failed, and what it was asked to do may have happened all the same."""
+
+
+class SlurmTimeoutError(SlurmUnsureError):
+    """A command gave no answer in time."""
 
     def __init__(self, command: str, seconds: float) -> None:
         super().__init__(command, -1, f"{command} gave no answer in {seconds:g} seconds")
@@ -126,14 +132,37 @@ SACCT_FORMAT = "JobIDRaw,State,ExitCode"
 ACCOUNTS_FORMAT = "account,defaultaccount"
 
 
-def parse_job_id(output: str) -> tuple[str, str]:
-    """Read ``sbatch --parsable``: *job id* and *cluster* (empty unless ``-M`` was given). Raises `ValueError`."""
-    # Warnings of a submit plugin may come before; the answer is the last line.
-    lines = output.strip().splitlines()
-    match = re.fullmatch(r"(\d+)(?:;([A-Za-z0-9_.-]+))?", lines[-1].strip() if lines else "")
-    if not match:
-        raise ValueError(f"sbatch printed no job id: {output[:200]!r}")
-    return match[1], match[2] or ""
+# "17" and "17;snowy" of --parsable; "Submitted batch job 17 on cluster snowy" where a wrapper of sbatch's dropped that.
+_JOB_ID = re.compile(
+    r"(?:sbatch: )?(?:(?P<words>Submitted batch job )|)(?P<id>0*[1-9]\d{0,17})"
+    r"(?(words)(?: on cluster (?P<on>\S+?))?|(?:;(?P<cluster>[^\s;|]+))?)\.?"
+)
+
+
+def parse_job_id(output: str, said: str = "") -> tuple[str, str]:
+    """Read ``sbatch --parsable``: *job id* and *cluster* (empty unless ``-M`` was given).
+
+    *output* is its standard output, *said* its standard error. A site's own plugins and wrappers write to both, before
+    the answer and after it. Raises `ValueError` when there is no number, or more than one that it could be.
+    """
+    for stream in (output, said):
+        found = [match for line in stream.splitlines() if (match := _JOB_ID.fullmatch(line.strip()))]
+        # What says more than a number goes before one that stands alone.
+        plain = [match for match in found if match["words"] or match["cluster"]] or found
+        answers = {match["id"].lstrip("0"): match["on"] or match["cluster"] or "" for match in plain}
+        if len(answers) == 1:
+            return answers.popitem()
+        if answers:
+            break
+    raise ValueError(f"sbatch printed no job id: {(output + said)[:200]!r}")
+
+
+# slurmctld may have the job, and its answer was lost; or sbatch printed a number, and a wrapper failed after it.
+_IN_DOUBT = re.compile(
+    r"timed out on send/recv|Zero Bytes were transmitted|Message receive failure|Communication shutdown failure"
+    rf"|^{_JOB_ID.pattern}$",
+    re.MULTILINE,
+)
 
 
 def parse_would_start(output: str) -> int | None:
@@ -159,6 +188,34 @@ def parse_squeue(output: str) -> dict[str, JobRow]:
     return rows
 
 
+def parse_jobs(output: str) -> list[str]:
+    """Read the ids in the rows of `SQUEUE_FORMAT` of jobs that are not over, each that counts against a limit of jobs.
+
+    ``9_3`` is a job of an array, ``9_[4-6,8%2]`` four that wait, ``14+0`` a part of a heterogeneous job, which is one.
+    """
+    ids: dict[str, None] = {}
+    for line in output.splitlines():
+        job_id, bar, rest = line.partition("|")
+        job_id = job_id.strip()
+        match = re.fullmatch(r"([0-9]+)(?:_([0-9]+)|_\[([0-9,:-]+)(?:%[0-9]+)?\]|\+[0-9]+)?", job_id, re.ASCII)
+        if not bar or not match or rest.partition("|")[0].strip() in ENDED:
+            continue
+        if match[3]:
+            ids.update((f"{match[1]}_{task}", None) for task in _tasks(match[3]))
+        else:
+            ids[f"{match[1]}_{match[2]}" if match[2] else match[1]] = None
+    return list(ids)
+
+
+def _tasks(text: str) -> Iterator[int]:
+    """Yield the tasks of an array: ``4-6,8`` and ``0-9:3`` as sbatch(1), --array, has them."""
+    for part in text.split(","):
+        if match := re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part):
+            first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+            # More than Slurm's own limit (slurm.conf(5), MaxArraySize) is a line that was damaged.
+            yield from range(first, min(last, first + 4_000_000) + 1, max(step, 1))
+
+
 def parse_sacct(output: str) -> dict[str, JobEnd]:
     """Read the rows of `SACCT_FORMAT` (``-n -P -X``): the jobs that are over; others are left out."""
     ends = {}
@@ -182,6 +239,14 @@ def _whole(state: str) -> str:
     if not state.endswith("+"):
         return state
     return next((known for known in STATE_PHASE if known.startswith(state[:-1])), state)
+
+
+def parse_cluster_name(output: str) -> str:
+    """Read the cluster's name from ``scontrol show config``. Raises `SlurmError` when there is none."""
+    match = re.search(r"^ClusterName\s*= *(\S+)", output, re.MULTILINE)
+    if not match:
+        raise SlurmError("scontrol", 0, "scontrol show config names no cluster")
+    return match[1]
 
 
 def parse_accounts(output: str) -> list[str]:
@@ -238,6 +303,11 @@ async def within(work: Coroutine[Any, Any, T], seconds: float | None) -> T:
     return task.result()
 
 
+#: What a command is for. Each purpose has slots of its own, so that a slow one holds up nothing but its like: slurmdbd
+#: may hang and forty people look at forms, and a job is still submitted, followed and cancelled.
+Purpose = Literal["job", "queue", "ends", "accounts", "look", "estimate"]
+
+
 @dataclass(eq=False)
 class SlurmClient:
     """Slurm's commands for one cluster.
@@ -248,27 +318,40 @@ class SlurmClient:
 
     cluster: str = ""
     slurm_conf: str = ""
-    timeout: float = 30.0  # seconds
-    # Slurm's commands at once; more would only take the cores from the hub's own answers.
+    #: Seconds that a command gets. What only looks something up has waited for its slot in them.
+    timeout: float = 30.0
+    # sbatch and scancel at once; more would only take the cores from the hub's own answers.
     at_once: int = field(default_factory=lambda: min(max(4, 2 * (os.cpu_count() or 1)), 16))
-    _slots: asyncio.Semaphore = field(init=False, repr=False)
+    _slots: dict[Purpose, asyncio.Semaphore] = field(init=False, repr=False)
+    _local_name: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Make the semaphore: it belongs to the loop that first waits for it."""
-        self._slots = asyncio.Semaphore(self.at_once)
+        """Make the semaphores: they belong to the loop that first waits for them."""
+        at_once: dict[Purpose, int] = {
+            **{"job": self.at_once, "queue": 4, "ends": 2},
+            **{"accounts": 2, "look": 4, "estimate": 2},
+        }
+        self._slots = {purpose: asyncio.Semaphore(number) for purpose, number in at_once.items()}
 
     async def submit(self, script: str, prefix: Sequence[str], env: Mapping[str, str]) -> tuple[str, str]:
         """Give *script* to sbatch; return job id and cluster.
 
         The job inherits *env* and nothing else. The umask is 077 because slurmstepd opens the job's log with it
-        before the script can do anything. Raises `SlurmError`, `SlurmTimeoutError` (the job may exist all the same).
+        before the script can do anything. Raises `SlurmError`, `SlurmUnsureError` (the job may exist all the same).
         """
         command, *args = self.submit_command()
-        out = await self._run(command, args, {**self._conf(), **env}, prefix, _checked(script), umask=0o077)
         try:
-            return parse_job_id(out)
+            out, said = await self._answer(
+                "job", [command, *args], {**self._conf(), **env}, prefix, _checked(script), umask=0o077
+            )
+        except SlurmError as error:
+            if _IN_DOUBT.search(error.stderr):
+                raise SlurmUnsureError(command, error.returncode, error.stderr) from None
+            raise
+        try:
+            return parse_job_id(out, said)
         except ValueError as error:
-            raise SlurmError("sbatch", 0, str(error)) from None
+            raise SlurmUnsureError(command, 0, str(error)) from None
 
     def submit_command(self) -> list[str]:
         """Return the command that `submit` runs; its options stand in the script, which it reads."""
@@ -279,67 +362,83 @@ class SlurmClient:
 
         Nothing is submitted, though Slurm counts up its job ids. Raises `SlurmError` when it would be refused.
         """
-        args = ["--test-only", *self._cluster()]
-        _, said = await self._answer("sbatch", args, {**self._env(), **env}, prefix, _checked(script), umask=0o077)
+        words = ["sbatch", "--test-only", *self._cluster()]
+        _, said = await self._answer("estimate", words, {**self._env(), **env}, prefix, _checked(script), umask=0o077)
         return parse_would_start(said)
 
     async def cancel(self, job_id: str, prefix: Sequence[str], how: Sequence[str] = ()) -> None:
         """End a job, or with one of `ASK` and `KILL` only signal it. A job that is gone is a success."""
         try:
-            await self._run("scancel", [*self._cluster(), *how, job_id], self._env(), prefix)
-        except SlurmTimeoutError:
+            await self._answer("job", ["scancel", *self._cluster(), *how, job_id], self._env(), prefix)
+        except SlurmUnsureError:
             raise
         except SlurmError as error:
             if not re.search(r"Invalid job id|already completing or completed", error.stderr):
                 raise
 
-    async def queue(self, job_ids: Iterable[str]) -> dict[str, JobRow]:
-        """Ask once for all of *job_ids*. Those that squeue no longer knows are missing in the answer."""
+    async def queue(self, job_ids: Iterable[str], prefix: Sequence[str] = ()) -> dict[str, JobRow]:
+        """Ask once for all of *job_ids*. Those that squeue does not know, or does not show, are missing in the answer.
+
+        *prefix* makes it ask as somebody else, who may be shown what the hub is not.
+        """
         ids = sorted(set(job_ids))
         if not ids:
             return {}
         # One unknown id alone is an error, of several the unknown are left out: so never just one.
         ids = ids * 2 if len(ids) == 1 else ids
         args = [*self._cluster(), "-h", "--states=all", "-j", ",".join(ids), "-o", SQUEUE_FORMAT]
-        return parse_squeue(await self._run("squeue", args, self._env()))
+        return parse_squeue(await self._run("queue", "squeue", *args, prefix=prefix))
 
-    async def find(self, name: str, user: str) -> str:
-        """Return the id of *user*'s job called *name*, or an empty string."""
+    async def find(self, name: str, user: str, prefix: Sequence[str] = ()) -> str:
+        """Return the id of *user*'s job called *name*, or an empty string. *prefix* as in `queue`."""
         args = [*self._cluster(), "-h", "--states=all", "--name", name, "-u", user, "-o", SQUEUE_FORMAT]
-        rows = parse_squeue(await self._run("squeue", args, self._env()))
+        rows = parse_squeue(await self._run("queue", "squeue", *args, prefix=prefix))
         return next(iter(rows), "")
 
-    async def ends(self, job_ids: Iterable[str]) -> dict[str, JobEnd]:
-        """Ask accounting how *job_ids* ended. Jobs that are not over, or not known, are missing in the answer."""
+    async def ends(self, job_ids: Iterable[str], prefix: Sequence[str] = ()) -> dict[str, JobEnd]:
+        """Ask accounting how *job_ids* ended. Jobs that are not over, or not known, are missing in the answer.
+
+        *prefix* as in `queue`.
+        """
         ids = ",".join(sorted(set(job_ids)))
         if not ids:
             return {}
         args = [*self._cluster(), "-X", "-n", "-P", "-j", ids, "-o", SACCT_FORMAT]
-        return parse_sacct(await self._run("sacct", args, self._env()))
+        return parse_sacct(await self._run("ends", "sacct", *args, prefix=prefix))
 
     async def jobs_in(self, partition: str, user: str) -> list[str]:
         """Return the ids of *user*'s jobs in *partition* that are not over."""
         args = [*self._cluster(), "-h", "-u", user, "-p", partition, "-o", SQUEUE_FORMAT]
-        rows = parse_squeue(await self._run("squeue", args, self._env()))
-        return [job_id for job_id, row in rows.items() if row.state not in ENDED]
+        return parse_jobs(await self._run("look", "squeue", *args))
 
     async def accounts(self, user: str) -> list[str]:
         """Ask accounting which accounts *user* may charge jobs to; the first is Slurm's own choice for them."""
-        cluster = [f"cluster={self.cluster}"] if self.cluster else []
-        args = ["-n", "-P", "show", "user", user, "withassoc", *cluster, f"format={ACCOUNTS_FORMAT}"]
-        return parse_accounts(await self._run("sacctmgr", args, self._env()))
+        # Without a cluster's name, sacctmgr would show those of all clusters that share the database.
+        words = ["-n", "-P", "show", "user", user, "withassoc", f"cluster={await self.cluster_name()}"]
+        return parse_accounts(await self._run("accounts", "sacctmgr", *words, f"format={ACCOUNTS_FORMAT}"))
+
+    async def cluster_name(self) -> str:
+        """Return what Slurm calls this cluster; asked once where the Site does not say. Raises `SlurmError`."""
+        if not self.cluster and not self._local_name:
+            self._local_name = parse_cluster_name(await self._run("look", "scontrol", "show", "config"))
+        return self.cluster or self._local_name
 
     async def partitions(self) -> dict[str, PartitionFacts]:
         """Return what is free in each partition, by Slurm's names."""
-        return summarize(parse_nodes(await self._run("sinfo", [*self._cluster(), *SINFO_FORMAT], self._env())))
+        return summarize(parse_nodes(await self._run("look", "sinfo", *self._cluster(), *SINFO_FORMAT)))
+
+    async def nodes(self) -> list[str]:
+        """Return the names of the cluster's nodes."""
+        printed = await self._run("look", "sinfo", *self._cluster(), "-h", "-a", "-N", "-O", "NodeList:|")
+        return sorted({line.strip(" |") for line in printed.splitlines() if line.strip(" |")})
 
     async def waiting(self) -> dict[str, int]:
         """Return how many jobs wait for each partition's nodes."""
-        return parse_pending(await self._run("squeue", [*self._cluster(), *PENDING_FORMAT], self._env()))
+        return parse_pending(await self._run("look", "squeue", *self._cluster(), *PENDING_FORMAT))
 
     async def reservations(self) -> list[Reservation]:
         """Return all reservations, also those that are not active."""
-        return parse_reservations(await self._run("scontrol", [*self._cluster(), *RESERVATIONS], self._env()))
+        return parse_reservations(await self._run("look", "scontrol", *self._cluster(), *RESERVATIONS))
 
     def _cluster(self) -> list[str]:
         return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []
@@ -351,27 +450,42 @@ class SlurmClient:
     def _env(self) -> dict[str, str]:
         return {**_BASE_ENV, **self._conf()}
 
-    async def _run(
-        self,
-        command: str,
-        args: Sequence[str],
-        env: Mapping[str, str],
-        prefix: Sequence[str] = (),
-        data: bytes | None = None,
-        umask: int = -1,
-    ) -> str:
-        return (await self._answer(command, args, env, prefix, data, umask))[0]
+    async def _run(self, purpose: Purpose, *words: str, prefix: Sequence[str] = ()) -> str:
+        return (await self._answer(purpose, words, self._env(), prefix))[0]
+
+    @asynccontextmanager
+    async def _slot(self, purpose: Purpose, command: str) -> AsyncIterator[float]:
+        """Wait for a slot; yield the seconds that the command has. Raises `SlurmTimeoutError` if none is left of them.
+
+        What begins or ends a job waits as long as it takes: each before it has a time limit of its own.
+        """
+        began = time.monotonic()
+        slots = self._slots[purpose]
+        got = asyncio.ensure_future(slots.acquire())
+        try:
+            await asyncio.wait([got], timeout=None if purpose == "job" else self.timeout)
+            if not got.done():
+                raise SlurmTimeoutError(command, self.timeout)
+            yield self.timeout if purpose == "job" else max(0.1, self.timeout - (time.monotonic() - began))
+        finally:
+            # Also when somebody who was cancelled has just got it.
+            if got.done() and not got.cancelled():
+                slots.release()
+            else:
+                got.cancel()
 
     async def _answer(
         self,
-        command: str,
-        args: Sequence[str],
+        purpose: Purpose,
+        words: Sequence[str],
         env: Mapping[str, str],
         prefix: Sequence[str] = (),
         data: bytes | None = None,
         umask: int = -1,
     ) -> tuple[str, str]:
-        async with self._slots:
+        """Run a command; return what it wrote to standard output and to standard error."""
+        command, *args = words
+        async with self._slot(purpose, command) as seconds:
             try:
                 start = asyncio.create_subprocess_exec(
                     *prefix,
@@ -389,7 +503,7 @@ class SlurmClient:
             except OSError as error:
                 raise SlurmError(command, -1, f"{command} could not be started: {error.strerror}") from None
             try:
-                out, err = await within(process.communicate(data), self.timeout)
+                out, err = await within(process.communicate(data), seconds)
             except (TimeoutError, asyncio.TimeoutError):
                 raise SlurmTimeoutError(command, self.timeout) from None
             finally:
@@ -401,6 +515,11 @@ class SlurmClient:
                         # Not for ever: wait() is over only when nobody has its pipes any more.
                         await asyncio.wait_for(process.wait(), 2)
         said = err.decode(errors="replace").strip()
-        if process.returncode:
-            raise SlurmError(command, process.returncode, said)
-        return out.decode(errors="replace"), said
+        printed = out.decode(errors="replace")
+        if not process.returncode:
+            return printed, said
+        # Errors of a wrapper's may be on standard output.
+        said = "\n".join(filter(None, [printed.strip(), said]))
+        if process.returncode < 0:
+            raise SlurmUnsureError(command, process.returncode, said or f"{command} was ended by a signal")
+        raise SlurmError(command, process.returncode, said)

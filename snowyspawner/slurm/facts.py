@@ -1,7 +1,8 @@
 """What Slurm says of people and partitions, remembered: a page is built from this and never waits for Slurm.
 
 Guarantees: one question at a time for each subject, however many ask; while Slurm does not answer, the last known
-answer stays; nothing is asked while nobody looks.
+answer stays, and it is asked less and less often; nothing is asked while nobody looks. People are called by the names
+of their accounts on this machine.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from ..metrics import BACKGROUND_FAILURES
 from .client import SlurmClient, SlurmError
 from .nodes import PartitionFacts
 from .reservations import Reservation
@@ -21,6 +23,12 @@ from .reservations import Reservation
 FRESH_FOR = 300.0
 #: The same for what changes by the minute: free cores, waiting jobs, reservations.
 LIVE_FOR = 30.0
+#: A person's jobs in a partition, for an estimate; they come and go with every press of a button.
+JOBS_FOR = 10.0
+#: Seconds without a question after accounting has failed, for whomever it was asked: twice as long each time.
+RETRY_AFTER, RETRY_LIMIT = 5.0, 300.0
+
+T = TypeVar("T")
 _UNKNOWN: tuple[float, None] = (float("-inf"), None)
 
 MayRead = Callable[[str], Awaitable["bool | None"]]
@@ -49,7 +57,10 @@ class Facts:
         self.live: Live | None = None  # the last good answer
         self.failing_since: float | None = None  # epoch seconds: Slurm has not said anything since
         self._accounts: dict[str, tuple[float, list[str] | None]] = {}
-        self._readable: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._readable: dict[tuple[str, str], tuple[float, bool | None]] = {}
+        self._jobs: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        self._accounting_failures = 0
+        self._ask_accounting_at = float("-inf")  # time.monotonic()
         self._asking: dict[str, asyncio.Task[Any]] = {}
         self._asked = float("-inf")  # time.monotonic() of the last look at the cluster, good or not
 
@@ -59,22 +70,57 @@ class Facts:
         """Return the last answer about *user* without asking; None when there is none."""
         return self._accounts.get(user, _UNKNOWN)[1]
 
-    async def accounts(self, user: str) -> list[str] | None:
-        """Return the accounts that *user* may charge jobs to; None when Slurm does not tell."""
-        asked, answer = self._accounts.get(user, _UNKNOWN)
-        if time.monotonic() - asked < self.fresh_for:
-            return answer
-        found: list[str] | None = await asyncio.shield(self._once(f"accounts {user}", self._ask_accounts(user)))
-        return found
+    async def accounts(self, user: str, patience: float | None = None) -> list[str] | None:
+        """Return the accounts that *user* may charge jobs to; None when Slurm does not tell.
 
-    async def _ask_accounts(self, user: str) -> list[str] | None:
+        If it takes longer than *patience* seconds, the last answer is returned, and the next one is remembered.
+        """
+        asked, answer = self._accounts.get(user, _UNKNOWN)
+        now = time.monotonic()
+        if now - asked < self.fresh_for or now < self._ask_accounting_at:
+            return answer
+        task = self._once(f"accounts {user}", self._ask_accounts(user))
+        await asyncio.wait([task], timeout=patience)
+        return self.known_accounts(user)
+
+    async def _ask_accounts(self, user: str) -> None:
         try:
             # A cluster without accounting, or one that hides it, names none: then nothing is known.
             answer = await self.client.accounts(user) or None
-        except SlurmError as error:
-            self.log.warning("Cannot ask for the accounts of %s: %s", user, error)
-            return self.known_accounts(user)
+        except (SlurmError, OSError) as error:
+            # It is accounting that fails, not the question about one person.
+            pause = min(RETRY_AFTER * 2**self._accounting_failures, RETRY_LIMIT)
+            self._accounting_failures += 1
+            self._ask_accounting_at = time.monotonic() + pause
+            self.log.warning("Cannot ask for the accounts of %s, next try in %.0f s: %s", user, pause, error)
+            return
+        self._accounting_failures = 0
         self._accounts[user] = (time.monotonic(), answer)
+
+    async def jobs_in(self, partition: str, user: str, may_ask: Callable[[], None], age: float = JOBS_FOR) -> list[str]:
+        """Return the ids of *user*'s jobs in *partition* as they were *age* seconds ago at most. Raises `SlurmError`.
+
+        *may_ask* is called before Slurm is asked, and raises if it must not be.
+        """
+        asked, answer = self._jobs.get((partition, user), (float("-inf"), []))
+        if time.monotonic() - asked < age:
+            return answer
+        what = f"jobs {partition} {user}"
+        if what not in self._asking:
+            may_ask()
+        found = await asyncio.shield(self._once(what, self._ask_jobs(partition, user)))
+        if isinstance(found, SlurmError):
+            raise found
+        return list(found or ())
+
+    async def _ask_jobs(self, partition: str, user: str) -> list[str] | SlurmError:
+        now = time.monotonic()
+        self._jobs = {key: held for key, held in self._jobs.items() if now - held[0] < JOBS_FOR}
+        try:
+            answer = await self.client.jobs_in(partition, user)
+        except SlurmError as error:
+            return error
+        self._jobs[partition, user] = (now, answer)
         return answer
 
     def readable(self, user: str, image: str) -> bool | None:
@@ -88,24 +134,35 @@ class Facts:
         """Seconds since the last good answer about the cluster; None when there was none."""
         return None if self.live is None else time.monotonic() - self.live.at
 
-    def look_soon(self, user: str = "", may_read: MayRead | None = None, images: Sequence[str] = ()) -> None:
-        """Somebody looks: ask anew for whatever has grown old, in the background.
+    def look_soon(self) -> None:
+        """Somebody looks: ask anew about the cluster if that has grown old, in the background.
 
-        With *user* also for that person's accounts, and with *may_read* which of the *images* (the Site's names)
-        they may read: it answers None where that cannot be told. Does nothing outside of an event loop.
+        Does nothing outside of an event loop.
         """
+        if time.monotonic() - self._asked >= self.live_for:
+            self.soon("live", self._ask_live())
+
+    def look_soon_at(self, user: str, may_read: MayRead, images: Sequence[str], accounts: bool = True) -> None:
+        """The same of what concerns *user*: which of the *images* (the Site's names) they may read, and *accounts*.
+
+        *may_read* answers None where that cannot be told.
+        """
+        now = time.monotonic()
+        old_accounts = now - self._accounts.get(user, _UNKNOWN)[0] >= self.fresh_for
+        if accounts and old_accounts and now >= self._ask_accounting_at:
+            self.soon(f"accounts {user}", self._ask_accounts(user))
+        old = [name for name in images if now - self._readable.get((user, name), _UNKNOWN)[0] >= self.fresh_for]
+        if old:
+            self.soon(f"readable {user}", self._ask_readable(user, may_read, old))
+
+    def soon(self, what: str, asking: Coroutine[Any, Any, Any]) -> None:
+        """Run *asking* in the background, unless *what* it asks for is being asked already."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
+            asking.close()
             return
-        now = time.monotonic()
-        if now - self._asked >= self.live_for:
-            self._once("live", self._ask_live())
-        if user and now - self._accounts.get(user, _UNKNOWN)[0] >= self.fresh_for:
-            self._once(f"accounts {user}", self._ask_accounts(user))
-        old = [name for name in images if now - self._readable.get((user, name), _UNKNOWN)[0] >= self.fresh_for]
-        if old and may_read is not None:
-            self._once(f"readable {user}", self._ask_readable(user, may_read, old))
+        self._once(what, asking)
 
     async def _ask_live(self) -> None:
         try:
@@ -119,21 +176,34 @@ class Facts:
         else:
             self.failing_since = None
             self.live = Live(time.monotonic(), nodes, waiting, reservations)
-        self._asked = time.monotonic()
+        finally:
+            self._asked = time.monotonic()
 
     async def _ask_readable(self, user: str, may_read: MayRead, images: Sequence[str]) -> None:
         for name in images:
             answer = await may_read(name)
-            if answer is not None:
-                self._readable[user, name] = (time.monotonic(), answer)
+            now = time.monotonic()
+            if answer is None:
+                # That cannot be told is remembered, too, for a shorter time.
+                now, answer = now - self.fresh_for + self.live_for, self.readable(user, name)
+            self._readable[user, name] = (now, answer)
 
-    def _once(self, what: str, asking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run *asking* unless the same is asked already; return the task."""
+    def _once(self, what: str, asking: Coroutine[Any, Any, T]) -> asyncio.Task[T | None]:
+        """Run *asking* unless the same is asked already; return the task, which never raises."""
         task = self._asking.get(what)
         if task is not None:
             asking.close()
             return task
-        task = self._asking[what] = asyncio.create_task(asking, name=f"snowyspawner facts: {what}")
+
+        async def survive() -> T | None:
+            try:
+                return await asking
+            except Exception:
+                BACKGROUND_FAILURES.labels("facts").inc()
+                self.log.exception("Asking for %s failed; it is tried again when somebody looks", what.split()[0])
+                return None
+
+        task = self._asking[what] = asyncio.create_task(survive(), name=f"snowyspawner facts: {what}")
         task.add_done_callback(lambda _: self._asking.pop(what, None))
         return task
 

@@ -54,6 +54,8 @@ class NodeRow(NamedTuple):
     gpus_used: dict[str, int]
     time_limit: int | None  # of the partition, seconds; None for none
     exclusive: bool  # jobs in this partition get whole nodes
+    shards: int = 0  # parts of its GPUs that jobs can have instead (gres.conf(5), shard)
+    shards_used: int = 0
 
     @property
     def usable(self) -> bool:
@@ -80,6 +82,9 @@ class NodeRow(NamedTuple):
         free = {kind: max(0, count - self.gpus_used.get(kind, 0)) for kind, count in self.gpus.items()}
         # Where Slurm counts the used ones without their type, any could be meant.
         nameless = self.gpus_used.get("", 0) if "" not in self.gpus else 0
+        if self.shards_used and self.shards:
+            # At least so many GPUs have a part that somebody uses: none of these is free.
+            nameless += -(-self.shards_used * sum(self.gpus.values()) // self.shards)
         for kind, count in free.items():
             taken = min(count, nameless)
             free[kind], nameless = count - taken, nameless - taken
@@ -103,8 +108,8 @@ class PartitionFacts:
     time_limit: int | None = None  # seconds; None for none
 
 
-def parse_gres(text: str) -> dict[str, int]:
-    """Read the GPUs of a Gres or GresUsed, by type; ``""`` stands for GPUs without one. Other resources are left out.
+def parse_gres(text: str, resource: str = "gpu") -> dict[str, int]:
+    """Read the GPUs (or another *resource*) of a Gres or GresUsed, by type; ``""`` stands for those without one.
 
     ``gpu:t4:1,gpu:a100:2(S:0)`` → ``{"t4": 1, "a100": 2}``, ``gpu:2`` and ``gpu:(null):2(IDX:0-1)`` → ``{"": 2}``.
     """
@@ -112,12 +117,31 @@ def parse_gres(text: str) -> dict[str, int]:
     # The parentheses say which sockets or which devices, and may hold commas; but "(null)" is a type that is none.
     for item in re.sub(r"\([^)]*\)", "", text.replace("(null)", "")).split(","):
         name, *rest = item.strip().split(":")
-        if name != "gpu":
+        if name != resource:
             continue
         count = rest.pop() if rest and rest[-1].isdigit() else "1"
         kind = ":".join(word for word in rest if word != "no_consume")
         gpus[kind] = gpus.get(kind, 0) + int(count)
     return gpus
+
+
+def free_of(kind: str, free: Mapping[str, int]) -> int | None:
+    """Return how many GPUs of *kind* are among *free* (`PartitionFacts.free_gpus`); None when that is not known.
+
+    *kind* is the type that a Site asks Slurm for (empty: any). sinfo may show it in other letters, or with more before
+    or after it: ``t4``, ``T4``, ``tesla_t4``, ``nvidia_a100-sxm4-40gb``.
+    """
+    if not kind:
+        return sum(free.values()) if free else None
+    wanted = kind.lower()
+    for alike in (
+        [name for name in free if name.lower() == wanted],
+        [name for name in free if wanted in re.split(r"[_-]", name.lower()) or name.lower().endswith(f"_{wanted}")],
+        [name for name in free if name == ""],  # Slurm does not tell them apart
+    ):
+        if alike:
+            return sum(free[name] for name in alike)
+    return None
 
 
 def parse_time_limit(text: str) -> int | None:
@@ -156,6 +180,8 @@ def parse_nodes(output: str) -> list[NodeRow]:
                 gpus_used=parse_gres(used),
                 time_limit=parse_time_limit(time),
                 exclusive=share.upper() == "EXCLUSIVE",
+                shards=sum(parse_gres(gres, "shard").values()),
+                shards_used=sum(parse_gres(used, "shard").values()),
             )
         )
     return rows

@@ -46,7 +46,7 @@ async def test_while_slurm_is_away_the_form_works_with_what_was_known_last(page:
     await until(lambda: shows("cores free"), 60, "what is free", every=2)
     away.write_text("1")
     note = page.locator("#snowy-slurm")
-    await until(lambda: shows("Slurm is not answering since"), 90, "the note", every=2)
+    await until(lambda: shows("Slurm has not answered since"), 90, "the note", every=2)
     await expect(note).to_contain_text(re.compile(r"What is shown as free is (less than a|\d+) minutes? old"))
     await expect(core).to_contain_text(re.compile(r"\d+ of \d+ cores free"))
     assert await barriers(page) == []

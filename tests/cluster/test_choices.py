@@ -315,8 +315,16 @@ async def test_what_slurm_refuses_comes_back_at_its_field_with_slurms_words(
 
 async def test_a_begin_that_slurm_does_not_understand_comes_back_too(guest: Person, cluster: Any, slurm: Any) -> None:
     """What a person types is sent as a number: only the Site can add such a line."""
-    sentence = "Slurm does not understand when to begin."
-    await assert_slurm_refuses(guest, {}, "begin", sentence, "Invalid --begin specification", "late")
+    sentence, said = "Slurm does not understand when to begin.", "Invalid --begin specification"
+    begin = datetime.fromtimestamp(time.time() + LATER, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
+    await assert_slurm_refuses(guest, {"begin": begin}, "begin", sentence, said, "late")
+    # Who has not chosen a time is not told that theirs is wrong: no field is, and Slurm's words are there.
+    status, back = await guest.send(await guest.form(server="late"))
+    assert (status, list(back.errors)) == (409, [])
+    status, answer = await guest.hub.submit(guest.name, {"begin": ""}, "late")
+    assert status == 409
+    assert answer["message"].startswith("Slurm refused this job.")
+    assert said in answer["message"]
     assert queued(slurm, cluster, guest.name) == []
 
 

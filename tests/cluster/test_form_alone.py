@@ -14,10 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ..faults import preferred, switched_hub
+from ..faults import preferred, ready, switched_hub
 from ..hubs import Hub, until
 from ..people import Form
 from .test_form_server import CPU, Visitor
+from .test_session import queued
 
 pytestmark = pytest.mark.cluster
 
@@ -68,7 +69,7 @@ async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub
         async def said() -> Any:
             seconds, page = await ann.timed("/hub/spawn/ann")
             assert seconds < 0.3
-            return re.search(r"Slurm is not answering since \w+ \d+ \w+ \d\d:\d\d \(Europe/Stockholm\)", page)
+            return re.search(r"Slurm has not answered since \w+ \d+ \w+ \d\d:\d\d \(Europe/Stockholm\)", page)
 
         await until(said, 40, "the note", every=2)
         _, page = await ann.timed("/hub/spawn/ann")
@@ -82,7 +83,7 @@ async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub
 
         async def well() -> Any:
             _, page = await ann.timed("/hub/spawn/ann")
-            return "Slurm is not answering" not in page
+            return "Slurm has not answered" not in page
 
         await until(well, 90, "the form without the note", every=2)
         _, answer = await ann.ask("check", CPU)
@@ -92,6 +93,38 @@ async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub
         _, answer = await ann.ask("check", CPU)
         assert answer["facts"]["core"]["total_cores"] > 0
         assert "What is shown as free is" in answer["slurm_note"]
+
+
+@pytest.mark.slow
+async def test_slow_look_ups_hold_up_no_start_and_no_stop(
+    alone: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """slurmdbd and what the form shows hang, and 40 people look at forms: a session starts and stops as ever."""
+    for command in ("sacctmgr", "sinfo", "scontrol"):
+        (alone.directory / f"{command}.sh").write_text("exec sleep 20")
+    guests = [Guest(alone, f"guest{number}") for number in range(40)]
+    try:
+        for guest in guests:
+            await guest.__aenter__()
+
+        async def looks(guest: Guest) -> float:
+            return (await guest.timed(f"/hub/spawn/{guest.name}"))[0]
+
+        for _ in range(2):
+            assert max(await asyncio.gather(*(looks(guest) for guest in guests))) < 5
+        name, began = users[0], time.monotonic()
+        # Whose projects these are is waited for; then Slurm decides.
+        await alone.submit(name, CPU)
+        await alone.job(name, seconds=14)
+        assert time.monotonic() - began < 13
+        await ready(alone, name)
+        began = time.monotonic()
+        await alone.end(name)
+        assert time.monotonic() - began < 10
+        assert queued(slurm, cluster, name) == []
+    finally:
+        for guest in guests:
+            await guest.session.close()
 
 
 async def test_hostile_text_of_slurm_is_text(alone: Hub) -> None:

@@ -92,7 +92,7 @@ async def test_slurmctld_away_for_90_seconds(faulty: FaultHub, users: list[str],
 
     async with away(cluster, f"slurmctld-{cluster.site.cluster}"):
         gone = time.monotonic()
-        event = await said(faulty, *pending[0], r"Slurm is not answering since \d\d:\d\d:\d\d", 60)
+        event = await said(faulty, *pending[0], r"Slurm has not answered since \d\d:\d\d:\d\d", 60)
         assert event["snowy"]["slurm_away_since"] <= time.time()
         await assert_all_ready(faulty, serving)
         # The sessions themselves do not notice.
@@ -263,3 +263,31 @@ async def test_sbatch_that_times_out_is_not_doubled(cluster: Any, hub: Hub, user
         own.mend()
         await end_all(own, users)
         await own.stop()
+
+
+#: What a site may put before sbatch: wrappers that stand in for those of real sites. The job is there each time.
+WRAPPERS = {
+    "chatter": """printf 'Hello.\\n'; "$REAL" "$@"; printf 'This job costs 4 core-hours.\\n120\\n'""",
+    "words": """"$REAL" "$@" | sed -E 's/([0-9]+);(.*)/\\1 on cluster \\2/; s/^/Submitted batch job /'""",
+    "other stream": """"$REAL" "$@" >&2""",
+    "no number": """"$REAL" "$@" >/dev/null; echo 'Your job is on its way.'""",
+    "fails afterwards": """"$REAL" "$@"; echo 'quota: no such file' >&2; exit 3""",
+    "answer lost": """"$REAL" "$@" >/dev/null
+echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1""",
+    "killed": """"$REAL" "$@" >/dev/null; kill -9 $$""",
+}
+
+
+async def test_a_job_that_sbatch_did_not_speak_of_clearly_is_found_and_ended(
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Exit code and output are a wrapper's; the job is in the queue all the same, once, and ends with its session."""
+    name = users[0]
+    for what, wrapper in WRAPPERS.items():
+        faulty.fault("sbatch", wrapper)
+        server = what.replace(" ", "-")
+        await faulty.submit(name, {**ONE, "begin": later(cluster, 600)}, server)
+        job = await faulty.job(name, server)
+        assert queued(slurm, cluster, name) == [job["job_id"]], what
+        await faulty.end(name, server)
+        assert queued(slurm, cluster, name) == [], what

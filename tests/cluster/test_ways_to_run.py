@@ -4,6 +4,7 @@ The hub runs from the built wheel, in an environment made with Debian's Python, 
 could read a checkout below a closed directory.
 """
 
+import asyncio
 import json
 import os
 import pwd
@@ -22,11 +23,13 @@ from demo.accounts import changes
 from demo.commands import open_umask
 from demo.state import free_ports
 
-from ..hubs import ROOT, Hub
+from ..faults import ready
+from ..hubs import ROOT, Hub, until
 from ..runs import account_prefix
 from ..wheel import build, install
 from .test_failures import stopped
 from .test_session import MKL, facts, launcher, queued, show_job
+from .test_slurm_away import later, said
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -355,3 +358,85 @@ def test_the_service_account_may_run_nothing_else(service: str, users: list[str]
 def test_the_helper_takes_no_path(service: str, users: list[str], words: tuple[str, ...]) -> None:
     done = as_service(service, users[0], str(HELPER), *words)
     assert (done.returncode, done.stdout) == (10, "")
+
+
+# -- PrivateData -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def private(cluster: Any, slurm: Any) -> Iterator[None]:
+    """Nobody sees another person's jobs, accounting's neither (slurm.conf(5), slurmdbd.conf(5), PrivateData)."""
+    conf = cluster.state / "conf" / cluster.site.cluster / "slurm.conf"
+    before = conf.read_text()
+
+    def write(text: str) -> None:
+        # In one step: slurmd may be reading it.
+        new = conf.with_suffix(".new")
+        new.write_text(text)
+        new.chmod(conf.stat().st_mode)
+        new.replace(conf)
+        slurm("scontrol", "-M", cluster.site.cluster, "reconfigure")
+
+    try:
+        write(f"{before}\nPrivateData=jobs,usage\n")
+        yield
+    finally:
+        write(before)
+
+
+def sees(account: str, cluster: Any) -> str:
+    """All jobs that *account* is shown."""
+    words = ["setpriv", "--reuid", account, "--regid", account, "--clear-groups", "--", "squeue"]
+    env = {**os.environ, **cluster.env}
+    argv = [*words, "-M", cluster.site.cluster, "-ho", "%i"]
+    return subprocess.run(argv, env=env, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("other_hub", ["service account"], indirect=True)
+async def test_jobs_that_slurm_hides_from_the_hub_are_followed_as_their_owner(
+    private: None, other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    name = users[0]
+    await other_hub.submit(name, {**MKL, "begin": later(cluster, 600)})
+    job = await other_hub.job(name)
+    assert sees(SERVICE, cluster) == ""
+    assert sees(name, cluster) == job["job_id"]
+    await said(other_hub, name, "", "Waiting for the time that you chose.", 40)
+    # Its end is known, and whose doing it was.
+    slurm("scancel", "-M", cluster.site.cluster, job["job_id"])
+    last = await stopped(other_hub, name, seconds=40)
+    assert (last["state"], last["by"]) == ("CANCELLED", "root")
+    await other_hub.serve(name, MKL)
+    await other_hub.end(name)
+    assert queued(slurm, cluster, name) == []
+
+
+@pytest.mark.parametrize("other_hub", ["service account"], indirect=True)
+async def test_a_job_that_the_hub_may_not_see_is_not_given_up(
+    private: None, other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """sudo does not let the hub ask as the person either. After ten minutes, here seconds, the job still waits."""
+    name, before = users[0], SUDOERS.read_text()
+    config = other_hub.directory / "config.py"
+    await other_hub.stop()
+    config.write_text(f"import snowyspawner.life\nsnowyspawner.life._UNKNOWN_FOR = 3.0\n{config.read_text()}")
+    try:
+        SUDOERS.write_text(before.replace(", /usr/bin/squeue, /usr/bin/sacct", ""))
+        await other_hub.start()
+        await other_hub.submit(name, {**MKL, "begin": later(cluster, 50)})
+        job = await other_hub.job(name)
+        await until(lambda: "does not show the hub job" in other_hub.log(), 30, "the remedy")
+        await asyncio.sleep(8)
+        assert queued(slurm, cluster, name) == [job["job_id"]]
+        model = await other_hub.model(name)
+        assert model is not None
+        assert model["pending"] == "spawn"
+        assert other_hub.log().count("does not show the hub job") == 1
+        assert "let sudo run squeue and sacct" in other_hub.log()
+        # Nor is it when it begins: where it runs has to be a node of the cluster's.
+        await ready(other_hub, name, seconds=100)
+    finally:
+        SUDOERS.write_text(before)
+    assert (await facts(other_hub, name))["SLURM_JOB_ID"] == job["job_id"]
+    await other_hub.end(name)
+    assert queued(slurm, cluster, name) == []

@@ -152,3 +152,34 @@ async def test_the_stamp_changes_with_what_is_shown(life: Life) -> None:
     assert card.of(life, "alice", pending="spawn").stamp == first
     with_job(life, "launching", node="s1")
     assert card.of(life, "alice", pending="spawn").stamp != first
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"time": "noon"},
+        {"time": None, "cores": "many", "gpu": ["t4"]},
+        {"gpu": {"t4": 1}, "gpu_count": "x", "partition": 5},
+        {"image": [], "environment": {}},
+        {"a field of another version": 1},
+        {"begin": "noon", "reservation": 5},
+    ],
+)
+async def test_a_request_that_another_version_stored_breaks_no_page(life: Life, request_: dict[str, Any]) -> None:
+    last = Ended(job_id="7", ended_at=time.time(), state="FAILED", exit_code=72).model_dump()
+    job, _ = new_job("lab", {})
+    waits = {**job.model_dump(), "job_id": "8", "phase": "launching", "begun_at": time.time(), "request": request_}
+    life.load({"last": {**last, "request": request_}})
+    assert card.of(life, "alice").job_id == "7"
+    life.load({"job": waits})
+    assert card.of(life, "alice").job_id == "8"
+    assert life.job is not None
+    assert life.job.queue_seconds >= 0
+    assert life.status.sentence
+
+
+async def test_a_gpu_without_a_name_for_people_has_slurm_s() -> None:
+    gpus = {key: gpu.model_copy(update={"display_name": ""}) for key, gpu in SITE.gpus.items()}
+    plain = SITE.model_copy(update={"gpus": gpus})
+    asked = dict(card.asked({**REQUEST, "gpu": "t4", "gpu_count": 2}, plain))
+    assert asked["GPU"] == "2 \N{MULTIPLICATION SIGN} t4"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from snowyspawner.slurm.client import (
     SlurmClient,
     SlurmError,
     SlurmTimeoutError,
+    SlurmUnsureError,
     parse_job_id,
+    parse_jobs,
     parse_sacct,
     parse_squeue,
     prefix_for,
@@ -44,18 +47,33 @@ from snowyspawner.slurm.client import (
         ("17\n", ("17", "")),  # sbatch(1), --parsable
         ("17;snowy\n", ("17", "snowy")),  # the same, with -M snowy
         ("  17  \n", ("17", "")),
-        # sbatch(1): what a submit plugin has to say is printed, too
+        # sbatch(1): what a submit plugin has to say is printed, too; so does a wrapper of the site's, also afterwards
         ("sbatch: Using default account\n17;snowy\n", ("17", "snowy")),
+        ("17\nThis job costs 4 core-hours. 120 are left.\n", ("17", "")),
+        ("Hello, ann.\r\n17;snowy\r\nHave a nice day.\r\n", ("17", "snowy")),
+        # sbatch(1) without --parsable, which a wrapper may drop
+        ("Submitted batch job 17\n", ("17", "")),
+        ("Submitted batch job 17 on cluster snowy\n", ("17", "snowy")),
+        ("sbatch: Submitted batch job 17 on cluster snowy_2.\n", ("17", "snowy_2")),
+        # What says more goes before a number alone
+        ("2026\n17;snowy\n", ("17", "snowy")),
+        ("Submitted batch job 17\n4\n", ("17", "")),
+        ("17\n17\n", ("17", "")),
     ],
 )
 def test_a_job_id_is_read(output: str, expected: tuple[str, str]) -> None:
     assert parse_job_id(output) == expected
+    # A wrapper may put its own words, and sbatch's, on the other stream.
+    assert parse_job_id("", output) == expected
+    assert parse_job_id(output, "sbatch: 4 jobs are before yours\n99\n") == expected
 
 
-@pytest.mark.parametrize("output", ["", "\n", "Submitted batch job 17\n", "17;\n", "17;a b\n", "-1\n", "17 18\n"])
+@pytest.mark.parametrize("output", ["", "\n", "17;\n", "17;a b\n", "-1\n", "0\n", "17 18\n", "job 17\n", "17\n18\n"])
 def test_anything_else_is_no_job_id(output: str) -> None:
     with pytest.raises(ValueError, match="no job id"):
         parse_job_id(output)
+    with pytest.raises(ValueError, match="no job id"):
+        parse_job_id("welcome\n", output)
 
 
 # -- squeue ------------------------------------------------------------------------------------------------------
@@ -94,6 +112,21 @@ def test_anything_else_is_no_job_id(output: str) -> None:
 )
 def test_squeue_is_read(output: str, rows: list[JobRow]) -> None:
     assert parse_squeue(output) == {row.job_id: row for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("output", "ids"),
+    [
+        ("17|RUNNING|s1|1|None\n18|PENDING|n/a|N/A|Priority\n19|COMPLETED|s1|1|None\n", ["17", "18"]),
+        # squeue(1): job arrays, https://slurm.schedmd.com/job_array.html; heterogeneous jobs: heterogeneous_jobs.html
+        ("9_3|RUNNING|s1|1|None\n9_[4-6]|PENDING|n/a|N/A|Resources\n", ["9_3", "9_4", "9_5", "9_6"]),
+        ("9_[0-9:3,20%2]|PENDING|n/a|N/A|JobArrayTaskLimit\n", ["9_0", "9_3", "9_6", "9_9", "9_20"]),
+        ("14+0|RUNNING|s1|1|None\n14+1|RUNNING|s2|1|None\n", ["14"]),
+        ("9_3|FAILED|s1|1|None\nCLUSTER: snowy\nJOBID|STATE\n9_[x]|PENDING|n/a|N/A|x\n\n", []),
+    ],
+)
+def test_every_job_that_is_not_over_counts(output: str, ids: list[str]) -> None:
+    assert parse_jobs(output) == ids
 
 
 # -- sacct -------------------------------------------------------------------------------------------------------
@@ -352,10 +385,38 @@ async def test_output_that_is_no_utf_8_is_no_accident(slurm: StandIns) -> None:
     assert (await SlurmClient().queue(["17"]))["17"].reason == "\ufffd"
 
 
-async def test_an_sbatch_without_a_job_id_is_an_error(slurm: StandIns) -> None:
-    slurm.answer("sbatch", "nothing of the kind\n")
-    with pytest.raises(SlurmError, match="no job id"):
+@pytest.mark.parametrize(
+    ("out", "err", "code"),
+    [
+        ("nothing of the kind\n", "", 0),
+        ("17\n18\n", "", 0),
+        # sbatch was done, and what a wrapper did next failed
+        ("17\n", "quota: no such file\n", 1),
+        ("", "Submitted batch job 17 on cluster snowy\nquota: no such file\n", 2),
+        # slurmctld has the job, or has not: its answer was lost
+        ("", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n", 1),
+        ("", "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received\n", 1),
+    ],
+)
+async def test_a_job_that_may_be_there_is_not_called_refused(slurm: StandIns, out: str, err: str, code: int) -> None:
+    slurm.answer("sbatch", out, err, code)
+    with pytest.raises(SlurmUnsureError):
         await SlurmClient().submit("x", [], {})
+
+
+async def test_an_sbatch_that_is_killed_may_have_been_done(slurm: StandIns) -> None:
+    slurm.answer("sbatch", then="kill -9 $$")
+    with pytest.raises(SlurmUnsureError) as caught:
+        await SlurmClient().submit("x", [], {})
+    assert caught.value.returncode == -9
+
+
+async def test_an_error_on_standard_output_is_an_error(slurm: StandIns) -> None:
+    slurm.answer("sbatch", "error: you are over quota\n", "Bye.\n", code=1)
+    with pytest.raises(SlurmError) as caught:
+        await SlurmClient().submit("x", [], {})
+    assert not isinstance(caught.value, SlurmUnsureError)
+    assert caught.value.stderr == "error: you are over quota\nBye."
 
 
 async def test_a_script_that_does_not_fit_into_a_pipe_is_refused(slurm: StandIns) -> None:
@@ -434,26 +495,108 @@ async def test_a_hub_that_shuts_down_does_not_wait_for_a_command_that_starts(slu
     assert not (noted.exists() and noted.read_text() and alive(int(noted.read_text())))
 
 
+@pytest.mark.parametrize(("cluster", "conf"), [("snowy", ""), ("", ""), ("", "/etc/pelle/slurm.conf")])
+async def test_accounting_is_asked_about_this_cluster_only(slurm: StandIns, cluster: str, conf: str) -> None:
+    """Several clusters may share a database: what somebody has on another one is no project here."""
+    slurm.answer("sacctmgr", "g1|g1\n")
+    # scontrol(1), show config, as 22.05 and 25.05 print it
+    slurm.answer("scontrol", "Configuration data as of x\nBOOT_TIME = x\nClusterName             = pelle\nX = y\n")
+    client = SlurmClient(cluster, conf)
+    assert await client.accounts("ann") == ["g1"]
+    assert f"cluster={cluster or 'pelle'}" in slurm.argv("sacctmgr")
+    assert (slurm.directory / "scontrol.argv").exists() == (not cluster)
+    # It is asked for once.
+    slurm.answer("scontrol", err="away", code=1)
+    assert await client.accounts("ann") == ["g1"]
+
+
+async def test_without_the_cluster_s_name_nobody_s_projects_are_known(slurm: StandIns) -> None:
+    slurm.answer("sacctmgr", "g1|g1\n")
+    slurm.answer("scontrol", "slurmctld is down\n")
+    with pytest.raises(SlurmError, match="names no cluster"):
+        await SlurmClient().accounts("ann")
+    assert not (slurm.directory / "sacctmgr.argv").exists()
+
+
+#: Waits for the test's leave, and notes how many of its kind run.
+WAITS = (
+    'touch "$d.running.$$"; ls $d.running.* | wc -l >> $d.seen\n'
+    'while [ ! -e "$d.go" ]; do sleep 0.05; done; rm "$d.running.$$"'
+)
+
+
+@pytest.mark.parametrize("command", ["sbatch", "squeue", "sacct", "sacctmgr", "sinfo"])
 async def test_no_more_than_a_few_commands_run_at_once(
+    slurm: StandIns, aeventually: Callable[..., Awaitable[Any]], command: str
+) -> None:
+    slurm.answer(command, out="17\n" if command == "sbatch" else "", then=WAITS)
+    client = SlurmClient("snowy", at_once=2)
+    ask: dict[str, Callable[[int], Any]] = {
+        "sbatch": lambda n: client.submit("x", [], BASE),
+        "squeue": lambda n: client.queue([str(n)]),
+        "sacct": lambda n: client.ends([str(n)]),
+        "sacctmgr": lambda n: client.accounts(f"person{n}"),
+        "sinfo": lambda n: client.partitions(),
+    }
+    most = {"squeue": 4, "sinfo": 4}.get(command, 2)
+    calls = [asyncio.create_task(ask[command](n)) for n in range(2 * most + 1)]
+    counted = slurm.directory / f"{command}.seen"
+    await aeventually(lambda: counted.exists() and len(counted.read_text().splitlines()) == most, "some run")
+    await asyncio.sleep(0.1)
+    assert len(list(slurm.directory.glob(f"{command}.running.*"))) == most
+    (slurm.directory / f"{command}.go").touch()
+    await asyncio.gather(*calls)
+    seen = [int(line) for line in slurm.note(command, "seen").splitlines()]
+    assert len(seen) == 2 * most + 1
+    assert max(seen) == most
+
+
+async def test_what_hangs_holds_up_nothing_but_its_like(
     slurm: StandIns, aeventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    # Each waits for the test's leave, and notes how many run.
-    slurm.answer(
-        "squeue",
-        then='touch "$d.running.$$"; ls $d.running.* | wc -l >> $d.seen\n'
-        'while [ ! -e "$d.go" ]; do sleep 0.05; done; rm "$d.running.$$"',
-    )
-    client = SlurmClient(at_once=2)
-    calls = [asyncio.create_task(client.queue([str(n)])) for n in range(5)]
+    """slurmdbd hangs and many people look at forms: jobs are submitted, followed and cancelled all the same."""
+    for command in ("sacctmgr", "sacct", "sinfo", "scontrol"):
+        slurm.answer(command, then=WAITS)
+    slurm.answer("sbatch", "17\n")
+    slurm.answer("squeue", "17|RUNNING|s1|1790848800|None\n")
+    slurm.answer("scancel")
+    client = SlurmClient("snowy")
+    asking = [
+        asyncio.create_task(work)
+        for n in range(20)
+        for work in (client.accounts(f"person{n}"), client.ends([str(n)]), client.partitions(), client.reservations())
+    ]
+    await aeventually(lambda: (slurm.directory / "sacctmgr.seen").exists(), "they hang")
+    began = time.monotonic()
+    assert await client.submit("x", [], BASE) == ("17", "")
+    assert (await client.queue(["17"]))["17"].state == "RUNNING"
+    await client.cancel("17", [])
+    assert time.monotonic() - began < 3
+    for command in ("sacctmgr", "sacct", "sinfo", "scontrol"):
+        (slurm.directory / f"{command}.go").touch()
+    await asyncio.gather(*asking)
 
-    def running() -> int:
-        return len(list(slurm.directory.glob("squeue.running.*")))
 
-    counted = slurm.directory / "squeue.seen"
-    await aeventually(lambda: counted.exists() and len(counted.read_text().splitlines()) == 2, "two run")
-    assert running() == 2
-    (slurm.directory / "squeue.go").touch()
-    await asyncio.gather(*calls)
-    seen = [int(line) for line in slurm.note("squeue", "seen").splitlines()]
-    assert len(seen) == 5
-    assert max(seen) == 2
+async def test_waiting_for_a_slot_counts_and_is_bounded(slurm: StandIns) -> None:
+    slurm.answer("sacctmgr", then="sleep 20")
+    client = SlurmClient("snowy", timeout=0.5)
+    began = time.monotonic()
+    answers = await asyncio.gather(*(client.accounts(f"person{n}") for n in range(12)), return_exceptions=True)
+    assert all(isinstance(answer, SlurmTimeoutError) for answer in answers), answers
+    assert time.monotonic() - began < 2
+    # All slots are given back.
+    slurm.answer("sacctmgr", "g1|g1\n")
+    assert await asyncio.gather(*(client.accounts("ann") for _ in range(5))) == [["g1"]] * 5
+
+
+async def test_who_gives_up_waiting_for_a_slot_takes_none(slurm: StandIns) -> None:
+    slurm.answer("sacctmgr", "g1|g1\n", then="sleep 0.2")
+    client = SlurmClient("snowy")
+    for pause in (0, 0, 0.01, 0.05, 0.1, 0.2, 0.21, 0.25):
+        asking = [asyncio.create_task(client.accounts(f"person{n}")) for n in range(6)]
+        await asyncio.sleep(pause)
+        for task in asking[::2]:
+            task.cancel()
+        done = await asyncio.gather(*asking, return_exceptions=True)
+        assert done[1::2] == [["g1"]] * 3
+    assert [slots._value for slots in client._slots.values()] == [client.at_once, 4, 2, 2, 4, 2]

@@ -223,3 +223,15 @@ def test_sqlite_commits_without_waiting_for_the_disk(tmp_path: Path) -> None:
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
     with create_engine("sqlite://").connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "memory"
+
+
+def test_a_later_line_that_holds_the_same_words_is_not_swallowed(
+    log: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = refusal()
+    raised(log, error, "Exception applying user_options for %s", "ann")
+    log.error("Error starting server ann: %s", error)  # JupyterHub's, of the same refusal
+    before = len(caplog.records)
+    log.error("Somebody asks about: %s", error)
+    log.warning("Error starting server ann: %s, and more", error)
+    assert len(caplog.records) == before + 2

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.estimate import FRESH_FOR, PER_MINUTE, Estimator, TooOftenError, say_wait
-from snowyspawner.slurm.client import SlurmError, parse_would_start
+from snowyspawner.estimate import FRESH_FOR, PER_MINUTE, PER_MINUTE_OF_ALL, Estimator, TooOftenError, say_wait
+from snowyspawner.slurm.client import SlurmError, SlurmTimeoutError, SlurmUnsureError, parse_would_start
 
 
 class StandInClient:
@@ -83,6 +83,45 @@ async def test_who_asks_too_often_has_to_wait(estimator: Estimator, client: Stan
     assert (await estimator.ask("ann", "script 3", [], {})).good
     clock.time += 60
     await estimator.ask("ann", "another", [], {})
+
+
+async def test_all_together_have_to_wait_when_they_ask_too_often(
+    estimator: Estimator, client: StandInClient, clock: Clock
+) -> None:
+    for number in range(PER_MINUTE_OF_ALL):
+        await estimator.ask(f"person{number}", "script", [], {})
+    with pytest.raises(TooOftenError):
+        await estimator.ask("ann", "script", [], {})
+    assert len(client.asked) == PER_MINUTE_OF_ALL
+    clock.time += 60
+    await estimator.ask("ann", "script", [], {})
+
+
+async def test_other_questions_of_buttons_count_too(estimator: Estimator, client: StandInClient) -> None:
+    for _ in range(PER_MINUTE):
+        estimator.limiter.take("ann")
+    with pytest.raises(TooOftenError):
+        await estimator.ask("ann", "script", [], {})
+    assert client.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SlurmTimeoutError("sbatch", 30),
+        SlurmUnsureError("sbatch", -9, "sbatch was ended by a signal"),
+        SlurmError("sbatch", 1, "sbatch: error: Unable to contact slurm controller (connect failure)"),
+        SlurmError("sbatch", 1, "allocation failure: Rate limit exceeded, please retry momentarily"),
+    ],
+)
+async def test_no_answer_is_no_estimate_and_is_not_remembered(
+    estimator: Estimator, client: StandInClient, error: SlurmError
+) -> None:
+    client.error = error
+    answer = await estimator.ask("ann", "script", [], {})
+    assert (answer.answered, answer.good, answer.start) == (False, False, None)
+    client.error = None
+    assert (await estimator.ask("ann", "script", [], {})).good
 
 
 async def test_no_more_than_two_are_asked_at_a_time(estimator: Estimator, client: StandInClient) -> None:

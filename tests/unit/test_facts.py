@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from snowyspawner.estimate import TooOftenError
+from snowyspawner.metrics import BACKGROUND_FAILURES
 from snowyspawner.request import RequestError, default_options, from_options
 from snowyspawner.site import Site
 from snowyspawner.slurm.client import SlurmError, parse_accounts
@@ -17,6 +19,13 @@ from snowyspawner.slurm.reservations import Reservation
 LOG = logging.getLogger("test")
 
 
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class StandInClient:
     """A stand-in for SlurmClient: answers what the test has put in, when the test lets it."""
 
@@ -24,7 +33,8 @@ class StandInClient:
         self.answers: dict[str, list[str]] = {}
         self.error: SlurmError | None = None
         self.asked: list[str] = []
-        self.looks = 0
+        self.looks = self.counted = 0
+        self.jobs: dict[tuple[str, str], list[str]] = {}
         self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
 
@@ -49,6 +59,12 @@ class StandInClient:
 
     async def reservations(self) -> list[Reservation]:
         return []
+
+    async def jobs_in(self, partition: str, user: str) -> list[str]:
+        self.counted += 1
+        if self.error:
+            raise self.error
+        return self.jobs.get((partition, user), [])
 
     async def may_read(self, image: str) -> bool | None:
         self.asked.append(image)
@@ -99,7 +115,89 @@ async def test_the_last_answer_stays_while_accounting_is_away() -> None:
     assert await facts.accounts("bob") is None
     client.error = None
     client.answers["ann"] = ["g2"]
+    facts._ask_accounting_at = 0.0
     assert await facts.accounts("ann") == ["g2"]
+
+
+async def test_accounting_that_fails_is_asked_less_and_less_whoever_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred open forms must not keep commands waiting for a database that hangs."""
+    client, clock = StandInClient(), Clock()
+    monkeypatch.setattr("snowyspawner.slurm.facts.time.monotonic", clock)
+    facts = Facts(client, LOG)
+    client.error = SlurmError("sacctmgr", -1, "sacctmgr gave no answer in 30 seconds")
+    tries = []
+    for second in range(1200):
+        clock.now = 1000.0 + second
+        before = len(client.asked)
+        for person in range(3):
+            assert await facts.accounts(f"person{second}-{person}") is None
+            facts.look_soon_at(f"person{second}-{person}", client.may_read, [])
+        tries += [second] * (len(client.asked) - before)
+    # 5 s after the first failure, then 10, 20, …, at most five minutes.
+    assert tries == [0, 5, 15, 35, 75, 155, 315, 615, 915]
+    client.error = None
+    clock.now += 300
+    client.answers["ann"] = ["g1"]
+    assert await facts.accounts("ann") == ["g1"]
+    client.error = SlurmError("sacctmgr", 1, "x")
+    await facts.accounts("bob")
+    assert facts._ask_accounting_at == clock.now + 5
+
+
+async def test_a_start_waits_for_accounting_only_so_long() -> None:
+    client = StandInClient()
+    client.answers["ann"] = ["g1"]
+    client.may_answer.clear()
+    facts = Facts(client, LOG)
+    assert await asyncio.wait_for(facts.accounts("ann", 0.05), 2) is None
+    client.may_answer.set()
+    # The answer was not thrown away.
+    assert await facts.accounts("ann", 1) == ["g1"]
+    assert client.asked == ["ann"]
+
+
+async def test_an_error_that_nobody_foresaw_is_logged_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    client = StandInClient()
+    facts = Facts(client, LOG, live_for=0)
+    before = BACKGROUND_FAILURES.labels("facts")._value.get()
+    client.error = ValueError("a row that nobody has seen before")  # type: ignore[assignment]
+    assert await facts.accounts("ann") is None
+    facts.look_soon()
+    await asyncio.gather(*facts._asking.values())
+    assert caplog.text.count("it is tried again when somebody looks") == 2
+    assert BACKGROUND_FAILURES.labels("facts")._value.get() == before + 2
+    client.error = None
+    client.answers["ann"] = ["g1"]
+    assert await facts.accounts("ann") == ["g1"]
+    facts.look_soon()
+    await asyncio.gather(*facts._asking.values())
+    assert facts.live is not None
+
+
+async def test_jobs_are_counted_once_however_often_it_is_asked() -> None:
+    client = StandInClient()
+    facts = Facts(client, LOG)
+    asked: list[int] = []
+    may_ask = lambda: asked.append(1)  # noqa: E731
+    client.jobs["devcore", "ann"] = ["17"]
+    answers = await asyncio.gather(*(facts.jobs_in("devcore", "ann", may_ask) for _ in range(200)))
+    assert answers == [["17"]] * 200
+    client.jobs["devcore", "ann"] = []
+    assert await facts.jobs_in("devcore", "ann", may_ask) == ["17"]
+    assert (len(asked), client.counted) == (1, 1)
+    # Who is about to start has just stopped it, perhaps.
+    assert await facts.jobs_in("devcore", "ann", may_ask, 0.0) == []
+    assert (len(asked), client.counted) == (2, 2)
+
+    def no() -> None:
+        raise TooOftenError
+
+    with pytest.raises(TooOftenError):
+        await facts.jobs_in("devcore", "bob", no)
+    assert client.counted == 2
+    client.error = SlurmError("squeue", 1, "away")
+    with pytest.raises(SlurmError):
+        await facts.jobs_in("devcore", "bob", may_ask)
 
 
 async def test_nobody_named_is_nothing_known() -> None:
@@ -177,13 +275,13 @@ async def test_a_person_s_projects_and_images_are_asked_for_in_passing(
     client.answers["ann"] = ["g1"]
     facts = Facts(client, LOG)
     for _ in range(3):
-        facts.look_soon("ann", client.may_read, ["yes.sif", "no.sif", "elsewhere.sif"])
+        facts.look_soon_at("ann", client.may_read, ["yes.sif", "no.sif", "elsewhere.sif"])
     await aeventually(lambda: facts.known_accounts("ann"), "the projects")
     await aeventually(lambda: facts.readable("ann", "no.sif") is not None, "the images")
     assert [facts.readable("ann", name) for name in ("yes.sif", "no.sif", "elsewhere.sif")] == [True, False, None]
     assert facts.readable("bob", "yes.sif") is None
     assert client.asked.count("ann") == 1
-    facts.look_soon("bob", None, ["yes.sif"])
+    facts.look_soon_at("bob", client.may_read, [])
     await aeventually(lambda: "bob" in client.asked, "bob's projects")
     assert client.asked.count("yes.sif") == 1
 
@@ -191,5 +289,6 @@ async def test_a_person_s_projects_and_images_are_asked_for_in_passing(
 def test_without_an_event_loop_nothing_is_asked() -> None:
     client = StandInClient()
     facts = Facts(client, LOG)
-    facts.look_soon("ann", client.may_read, ["yes.sif"])
+    facts.look_soon()
+    facts.look_soon_at("ann", client.may_read, ["yes.sif"])
     assert client.asked == []

@@ -205,6 +205,7 @@ def launch(tmp_path: Path, home: Path, hub: StandInHub) -> Iterator[Callable[...
             "logs": {},
             "umask": "022",
             "listen": "127.0.0.1",
+            "ports": "",
             "scratch": ["NOT_SET", "SCRATCH"],
             **changes,
         }
@@ -378,7 +379,67 @@ def test_a_hub_that_stays_away_ends_the_job(launch: Callable[..., Job], tmp_path
     assert f"(76): no answer from the hub at {url} in 1 s" in job.log
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410])
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 409, 413, 422])
+@pytest.mark.parametrize("answer", [{"status": 400, "message": "node: not a node's name"}, "<html>", []], ids=type)
+def test_a_hub_that_does_not_accept_what_the_job_says_has_not_forgotten_it(
+    launch: Callable[..., Job], hub: StandInHub, status: int, answer: Any
+) -> None:
+    """Another version's hub, or a proxy with an opinion of its own: the log has what was answered."""
+    hub.claims = [(status, answer)]
+    job = launch()
+    assert job.wait() == launcher.NOT_ACCEPTED
+    said = answer["message"] if isinstance(answer, dict) else ""
+    assert f"(81): the hub answers claim with {status}: {said}" in job.log
+    assert not (job.home / "server.json").exists()
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
+def test_a_hub_that_is_busy_is_asked_again(
+    launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any], status: int
+) -> None:
+    hub.claims = [(status, {}), (200, claim())]
+    job = launch()
+    (port,) = eventually(lambda: hub.ports, "the server's port is reported")
+    tell_to_end(port, 0)
+    assert job.wait() == 0
+
+
+def test_a_server_that_the_hub_does_not_accept_is_ended_and_told(launch: Callable[..., Job], hub: StandInHub) -> None:
+    hub.reports = [(403, {"message": "node: not where this job runs"}), (200, {})]
+    job = launch()
+    assert job.wait() == launcher.NOT_ACCEPTED
+    assert hub.causes[0]["detail"] == "the hub answers report with 403: node: not where this job runs"
+    with pytest.raises(ProcessLookupError):
+        os.kill(job.server["pid"], 0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"env": {"NUMBER": 5}, "cmd": ["jupyterhub-singleuser"]},
+        {"env": {"NUL": "a\0b"}, "cmd": ["jupyterhub-singleuser"]},
+        {"env": None, "cmd": ["jupyterhub-singleuser"]},
+        {"cmd": []},
+        {},
+    ],
+)
+def test_what_nobody_has_foreseen_is_told(launch: Callable[..., Job], hub: StandInHub, given: dict[str, Any]) -> None:
+    """The person reads that the launcher failed; support finds where in the log."""
+    answer = claim()
+    more = given.get("env")
+    answer["env"] = {**answer["env"], **more} if more else more
+    answer["cmd"] = given.get("cmd")
+    hub.claims = [(200, {name: value for name, value in answer.items() if name in given})]
+    job = launch()
+    assert job.wait() == launcher.UNFORESEEN
+    assert "Traceback (most recent call last):" in job.log
+    (cause,) = hub.causes
+    assert cause["code"] == launcher.UNFORESEEN
+    assert cause["detail"] == cause["log"][-1]
+    assert re.match(r"\w+Error: ", cause["detail"])
+
+
+@pytest.mark.parametrize("status", [404, 410])
 def test_a_hub_that_does_not_know_the_job_ends_it(launch: Callable[..., Job], hub: StandInHub, status: int) -> None:
     hub.claims = [(status, {})]
     job = launch()
@@ -669,6 +730,32 @@ def test_a_port_that_somebody_else_has_taken_is_replaced(
     assert int(taken[1]) != port
 
 
+def test_the_port_is_one_of_those_that_the_firewall_lets_through(
+    launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any]
+) -> None:
+    job = launch(ports="20000-20100")
+    (port,) = eventually(lambda: hub.ports, "the server's port is reported")
+    assert 20000 <= port <= 20100
+    tell_to_end(port, 0)
+    assert job.wait() == 0
+
+
+def test_80_no_port_is_free(launch: Callable[..., Job], hub: StandInHub) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        job = launch(ports=f"{port}-{port}")
+        assert job.wait() == launcher.NO_PORT
+    assert hub.causes[0]["code"] == 80
+    assert hub.causes[0]["detail"] == f"all ports of {port}-{port} are taken"
+
+
+def test_ports_are_tried_in_any_order() -> None:
+    first = 50000
+    assert len({launcher.free_port("127.0.0.1", f"{first}-{first + 999}") for _ in range(20)}) > 5
+
+
 def test_three_taken_ports_are_enough(launch: Callable[..., Job], hub: StandInHub) -> None:
     hub.claims = [(200, claim("busy"))]
     job = launch()
@@ -922,13 +1009,49 @@ SPEC: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("shells", "expected"), [(("bash",), "bash f"), ((), "sh")], ids=["an image with bash", "an image without"]
+)
+def test_activation_scripts_written_for_bash_run_in_bash(
+    tmp_path: Path, shells: tuple[str, ...], expected: str
+) -> None:
+    """Compiler packages of conda have them: ``function f() {`` ends dash. Where there is no bash it is /bin/sh."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in shells:
+        (tools / name).symlink_to(f"/bin/{name}")
+    (tmp_path / "env.sh").write_text("echo from BASH_ENV; exit 9\n")
+    script = (
+        'if [ -n "${BASH_VERSION:-}" ]; then eval \'function f() { echo "bash f"; }\'; f; else echo sh; fi; echo "$@"'
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", launcher.OUTER, "sh", script, "snowyspawner", "a b", "$(id)"],
+        env={"PATH": str(tools), "BASH_ENV": str(tmp_path / "env.sh")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [expected, "a b $(id)"]
+
+
 def test_the_command_s_words_are_arguments_never_shell_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/you")
     nasty = ["x", "a b", "$(id)", "'", '"', "\n", "{{x}}", "", "å"]
     command = launcher.server_command(SPEC, {"cmd": nasty}, "/usr/bin/apptainer", "/tmp", "/tmp/share")
     assert command == [
         *("/usr/bin/apptainer", "-q", "exec", "--nv", "--pwd", "/home/you", "/p/a.sif", "/bin/sh"),
-        *("-c", launcher.INNER, "snowyspawner", "conda", "/opt/conda", "tf-gpu", "1", "/tmp/share"),
+        *(
+            "-c",
+            launcher.OUTER,
+            "sh",
+            launcher.INNER,
+            "snowyspawner",
+            "conda",
+            "/opt/conda",
+            "tf-gpu",
+            "1",
+            "/tmp/share",
+        ),
         *nasty,
     ]
 

@@ -12,6 +12,7 @@ from snowyspawner.slurm.nodes import (
     SINFO_FORMAT,
     NodeRow,
     PartitionFacts,
+    free_of,
     parse_gres,
     parse_nodes,
     parse_pending,
@@ -236,3 +237,40 @@ def test_jobs_that_wait_for_nodes_are_counted_by_partition() -> None:
 )
 def test_a_job_that_would_not_start_anyway_is_in_nobody_s_way(reason: str) -> None:
     assert parse_pending(f"core|{reason}\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "expected"),
+    [
+        ("t4", {"t4": 2}, 2),
+        ("t4", {"T4": 2}, 2),
+        ("T4", {"tesla_t4": 2, "tesla_v100": 8}, 2),
+        ("a100", {"nvidia_a100-sxm4-40gb": 3, "nvidia_a100-pcie-40gb": 1, "h100": 4}, 4),
+        ("3g.20gb", {"a100_3g.20gb": 2, "a100_1g.5gb": 7}, 2),
+        ("t4", {"t4": 0, "tesla_t4": 5}, 0),  # the very name goes first
+        ("t4", {"": 6}, 6),
+        ("", {"t4": 2, "v100": 3}, 5),
+        # Unknown is not none.
+        ("t4", {}, None),
+        ("t4", {"v100": 1}, None),
+        ("t4", {"rt40": 1, "gt4x": 1}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_site_s_type_is_found_among_slurm_s(kind: str, free: dict[str, int], expected: int | None) -> None:
+    assert free_of(kind, free) == expected
+
+
+@pytest.mark.parametrize(
+    ("gres", "used", "free"),
+    [
+        # gres.conf(5): 8 shards on 2 GPUs, four to each
+        ("gpu:a100:2,shard:a100:8", "gpu:a100:0,shard:a100:0", {"a100": 2}),
+        ("gpu:a100:2,shard:a100:8", "gpu:a100:0,shard:a100:1(IDX:0)", {"a100": 1}),
+        ("gpu:a100:2,shard:8", "gpu:a100:0,shard:5", {"a100": 0}),
+        ("gpu:a100:2,shard:8", "gpu:a100:1,shard:4", {"a100": 0}),
+    ],
+)
+def test_a_gpu_of_which_a_part_is_used_is_not_free(gres: str, used: str, free: dict[str, int]) -> None:
+    (row,) = parse_nodes(f"s1|core|up|idle|0/16/0/16|128000|0|{gres}|{used}|infinite|NO|\n")
+    assert row.free_gpus == free

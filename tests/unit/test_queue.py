@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from snowyspawner.metrics import BACKGROUND_FAILURES
 from snowyspawner.slurm import queue
 from snowyspawner.slurm.client import JobEnd, JobRow, SlurmClient, SlurmError
 from snowyspawner.slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
@@ -131,6 +132,75 @@ async def test_an_accident_of_the_machine_s_does_not_end_the_watch(client: Stand
     row = client.put("1", "RUNNING")
     await quiet.look()
     assert job.row == row
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"", 0, 1, "x"), ValueError("x"), RuntimeError("x")])
+async def test_nothing_ends_the_watch(
+    client: StandInClient,
+    watcher: QueueWatcher,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    aeventually: Callable[..., Awaitable[Any]],
+) -> None:
+    """An error that nobody foresaw is logged and counted, asked again after a pause, and then rows move on."""
+    monkeypatch.setattr(queue, "INTERVAL_NEW", 0.01)
+    before = BACKGROUND_FAILURES.labels("queue")._value.get()
+    client.queue_error = error
+    job = watcher.watch("1")
+    await aeventually(lambda: len(client.asked) >= 3, "it asks again")
+    assert "Looking at the queue failed" in caplog.text
+    assert BACKGROUND_FAILURES.labels("queue")._value.get() >= before + 2
+    assert watcher.failing_since is not None
+    client.queue_error = None
+    row = client.put("1", "RUNNING")
+    await aeventually(lambda: job.row == row, "the row")
+    client.ends_error = error
+    job.since = LONG_AGO
+    client.rows = {}
+    watcher.kick()
+    await aeventually(lambda: job.missing_since, "it is missed")
+    client.ends_error = None
+    client.over["1"] = JobEnd("FAILED", 3, 0)
+    watcher.kick()
+    await aeventually(lambda: job.end == JobEnd("FAILED", 3, 0), "the end")
+
+
+async def test_a_watcher_whose_task_is_gone_is_revived_by_a_kick(
+    client: StandInClient, watcher: QueueWatcher, aeventually: Callable[..., Awaitable[Any]]
+) -> None:
+    job = watcher.watch("1")
+    await ended(watcher)
+    row = client.put("1", "RUNNING")
+    watcher.kick()
+    await aeventually(lambda: job.row == row, "the row")
+
+
+async def test_accounting_that_hangs_does_not_hold_up_the_queue(
+    client: StandInClient, quiet: QuietWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "ACCOUNTING_PATIENCE", 0.05)
+    answers = asyncio.Event()
+    told = client.ends
+
+    async def ends(job_ids: Iterable[str]) -> dict[str, JobEnd]:
+        await answers.wait()
+        return await told(job_ids)
+
+    monkeypatch.setattr(client, "ends", ends)
+    over, waits = quiet.watch("1", LONG_AGO), quiet.watch("2", LONG_AGO)
+    client.put("1", "FAILED")
+    for state in ("PENDING", "RUNNING"):
+        row = client.put("2", state)
+        await quiet.look()
+        assert waits.row == row
+    # Its answer is awaited, as it has not failed; and is asked for once.
+    assert over.end is None
+    client.over["1"] = JobEnd("FAILED", 76, 0)
+    answers.set()
+    await quiet.look()
+    assert over.end == JobEnd("FAILED", 76, 0)
+    assert client.asked_ends == [["1"]]
 
 
 async def test_a_job_that_is_nowhere_is_unknown_and_stays_alive(client: StandInClient, quiet: QuietWatcher) -> None:

@@ -475,7 +475,7 @@ async def test_a_job_that_is_gone_is_cancelled(
         raise SlurmError("scancel", 1, stderr)
 
     client = SlurmClient()
-    monkeypatch.setattr(client, "_run", fails)
+    monkeypatch.setattr(client, "_answer", fails)
     await client.cancel("19", [])
 
 
@@ -524,10 +524,11 @@ class _Recorder(SlurmClient):
         self.argv: dict[str, set[str]] = {}
         self.env: list[dict[str, str]] = []
 
-    async def _answer(self, command: str, args: Any, env: Any, *rest: Any, **more: Any) -> tuple[str, str]:
+    async def _answer(self, purpose: Any, words: Any, env: Any, *rest: Any, **more: Any) -> tuple[str, str]:
+        command, *args = words
         self.argv.setdefault(command, set()).update(_options(list(args)))
         self.env.append(dict(env))
-        return "17\n", ""
+        return ("ClusterName = snowy\n" if args == ["show", "config"] else "17\n"), ""
 
 
 async def test_every_option_of_ours_is_in_every_version() -> None:
@@ -542,13 +543,16 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.accounts("you")
     await client.would_start("x", [], {})
     await client.partitions()
+    await client.nodes()
     await client.waiting()
     await client.reservations()
+    client.cluster = ""
+    assert await client.cluster_name() == "snowy"
     # A method that is new has to be called here, too.
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
-        *("partitions", "waiting", "reservations"),
+        *("partitions", "waiting", "reservations", "cluster_name", "nodes"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command

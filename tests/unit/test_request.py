@@ -284,7 +284,7 @@ def test_a_careless_account_pattern_does_not_open_the_script(variant: Callable[.
     ],
 )
 def test_what_is_to_be_opened_becomes_a_path_of_lab(snowy: Site, open_: str, path: str) -> None:
-    assert from_options({"open": open_}, snowy).lab_path == path
+    assert from_options({"open": open_}, snowy).lab_path() == path
 
 
 # -- begin -------------------------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ def test_a_hostile_value_is_refused_in_words_or_does_nothing(
     extra = [line for line in text.splitlines() if line not in ordinary]
     # A valid choice changes #SBATCH lines at most, and those hold words only.
     assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=[A-Za-z0-9_.:@+-]+)?", line) or '"gpu": ' in line for line in extra)
-    assert re.fullmatch(r"/lab(/tree/[A-Za-z0-9_.~%/-]*)?", request.lab_path)
+    assert re.fullmatch(r"/lab(/tree/[A-Za-z0-9_.~%/-]*)?", request.lab_path())
     json.dumps(request.model_dump(), allow_nan=False).encode()
     assert from_options(request.options(snowy), snowy, NOW) == request
 
@@ -433,3 +433,20 @@ def test_a_hostile_field_name_is_refused_and_shortened(snowy: Site, field: str) 
 def test_a_long_text_is_quoted_short(snowy: Site) -> None:
     assert refused({"partition": "p" * 300}, snowy)["partition"].startswith(f"'{'p' * 57}…' is not offered")
     assert refused({"partition": "p" * 600}, snowy) == {"partition": "is too long: at most 512 characters"}
+
+
+@pytest.mark.parametrize(
+    ("root", "open_", "path"),
+    [
+        ("", "course/lab 1.ipynb", "/lab/tree/course/lab%201.ipynb"),
+        ("work", "work/course/lab1.ipynb", "/lab/tree/course/lab1.ipynb"),
+        ("work/", "work/lab1.ipynb", "/lab/tree/lab1.ipynb"),
+        ("work", "lab1.ipynb", "/lab/tree/lab1.ipynb"),
+        ("work", "workshop/lab1.ipynb", "/lab/tree/workshop/lab1.ipynb"),
+        ("work", "work", "/lab"),
+        ("work", "", "/lab"),
+        ("a/b", "a/b/c", "/lab/tree/c"),
+    ],
+)
+def test_what_to_open_is_below_what_jupyterlab_shows(snowy: Site, root: str, open_: str, path: str) -> None:
+    assert from_options({"open": open_}, snowy).lab_path(root) == path

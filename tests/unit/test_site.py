@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 import yaml
 
 from snowyspawner import request, site
+from snowyspawner.request import RequestError, from_options
+from snowyspawner.script import Target, build, sbatch_options
 from snowyspawner.site import Site, SiteError
+from snowyspawner.slurm import names
 
 SITES = Path(__file__).resolve().parent.parent / "sites"
 
@@ -210,13 +214,13 @@ def test_a_time_without_quotes_is_explained(tmp_path: Path, text: str, key: str,
         ({"node_address": ""}, "site: node_address: '': must be a host name with {node} in it"),
         (
             {"gpus": {"t4": {"request": "--gres=gpu:t4:1"}}},
-            "site: gpus.t4.request: '--gres=gpu:t4:1': must be an sbatch option such as --gres=gpu:t4:{count} or "
-            "--gpus=t4:{count}",
+            "site: gpus.t4.request: '--gres=gpu:t4:1': must be an sbatch option such as --gres=gpu:t4:{count}, "
+            "--gpus=t4:{count} or --gres=shard:{count}",
         ),
         (
             {"gpus": {"t4": {"request": "--wrap=gpu:{count}"}}},
-            "site: gpus.t4.request: '--wrap=gpu:{count}': must be an sbatch option such as --gres=gpu:t4:{count} or "
-            "--gpus=t4:{count}",
+            "site: gpus.t4.request: '--wrap=gpu:{count}': must be an sbatch option such as --gres=gpu:t4:{count}, "
+            "--gpus=t4:{count} or --gres=shard:{count}",
         ),
         (
             {"partitions": {"devcore": {"gpu_required": True}}},
@@ -314,6 +318,8 @@ def test_nothing_that_a_shell_could_read_gets_into_what_reaches_a_script(path: s
             return {fill(key): fill(item) for key, item in part.items()}
         return part
 
+    if path.endswith("constraint") and value in ("a&b", "a|b"):
+        return  # of Slurm's own language; it is in no shell's text
     lines = mistakes(**nested(path, fill(shape)))
     assert lines[0].startswith(f"site: {path.replace('/', '.')}")
     assert any("must be" in line for line in lines)
@@ -512,3 +518,107 @@ def test_a_course_file_has_a_key_and_an_absolute_path(variant: Callable[..., Sit
     assert "site: courses.ml: 'ml.yaml': must be an absolute path" in mistakes(courses={"ml": "ml.yaml"})[0]
     assert "courses.a/b" in mistakes(courses={"a/b": "/a"})[0]
     assert "site: helper: 'helper': must be an absolute path" in mistakes(helper="helper")[0]
+
+
+# -- the same key twice ------------------------------------------------------------------------------------------
+
+TWICE = [
+    ("extends: snowy\nmemory_per_core: 1\nmemory_per_core: 2\n", 3, "memory_per_core", 2),
+    ("extends: snowy\npartitions:\n  core: {max_cores: 4}\n  'core': {max_cores: 8}\n", 4, "core", 3),
+    ("extends: snowy\npartitions:\n  core: {max_cores: 4, max_time: '1',\n    max_cores: 8}\n", 4, "max_cores", 3),
+    ("extends: snowy\nextends: pelle\n", 2, "extends", 1),
+    ("extends: snowy\npresets:\n  a: &a {display_name: A}\n  b:\n    <<: *a\n    <<: *a\n", 6, "<<", 5),
+    ("extends: snowy\npresets:\n  - {a: 1, b: 2, a: 3}\n", 3, "a", 3),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "key", "first"), TWICE)
+def test_a_key_that_is_there_twice_is_named_with_its_line(
+    tmp_path: Path, text: str, line: int, key: str, first: int
+) -> None:
+    """YAML's own readers keep the last value and say nothing."""
+    wrong, on_top = tmp_path / "wrong.yaml", tmp_path / "top.yaml"
+    wrong.write_text(text)
+    on_top.write_text("extends: ./wrong.yaml\n")
+    for path in (wrong, on_top):
+        with pytest.raises(SiteError) as caught:
+            site.load(path)
+        assert str(caught.value).endswith(f"wrong.yaml: line {line}: the key {key!r} is in line {first} already")
+
+
+def test_a_key_beside_a_merge_goes_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text(
+        "extends: snowy\npresets:\n  a: &a {display_name: A, description: x}\n  b: {<<: *a, display_name: B}\n"
+    )
+    presets = site.load(path).presets
+    assert (presets["b"].display_name, presets["b"].description) == ("B", "x")
+
+
+# -- names of Slurm's --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"partitions": {"core": {"name": "gpu_2024.a+b"}}}, "--partition=gpu_2024.a+b"),
+        ({"partitions": {"core": {"constraint": "gpu&hbm80g"}}}, "--constraint=gpu&hbm80g"),
+        ({"partitions": {"core": {"constraint": "[rack1|rack2]"}}}, "--constraint=[rack1|rack2]"),
+        ({"partitions": {"core": {"constraint": "(knl&snc4&flat)*2"}}}, None),
+        ({"partitions": {"core": {"constraint": "[rack1*2&rack2*4]"}}}, "--constraint=[rack1*2&rack2*4]"),
+        ({"accounts": {"default": "abc@v100", "pattern": None}}, "--account=abc@v100"),
+        ({"gpus": {"t4": {"request": "--gres=shard:{count}"}}}, "--gres=shard:1"),
+        ({"gpus": {"t4": {"request": "--gres=gpu:a100_3g.20gb:{count}"}}}, "--gres=gpu:a100_3g.20gb:1"),
+        ({"gpus": {"t4": {"request": "--gpus-per-node=nvidia_h100:{count}"}}}, "--gpus-per-node=nvidia_h100:1"),
+    ],
+)
+def test_what_slurm_allows_is_allowed(
+    variant: Callable[..., Site], target: Target, changes: dict[str, Any], option: str | None
+) -> None:
+    if option is None:
+        with pytest.raises(SiteError, match="constraint"):
+            variant(**changes)
+        return
+    made = variant(**changes)
+    assert option in sbatch_options(made, from_options({}, made), target)
+    assert f"#SBATCH {option}\n" in build(made, from_options({}, made), target)
+
+
+def test_a_person_may_write_a_project_as_slurm_has_it(snowy: Site) -> None:
+    open_site = site.load({"extends": "snowy", "accounts": {"pattern": ".*"}})
+    for name in ("abc@v100", "a.b-c_d", "p:q", "dept/group", "_x"):
+        assert from_options({"account": name}, open_site).account == name
+    for name in ("-x", "a b", "a;b", "a\\b", "a'b", 'a"b', "a#b", "a,b", "a\u200bb", "x" * 65):
+        with pytest.raises(RequestError, match="account"):
+            from_options({"account": name}, open_site)
+
+
+@pytest.mark.parametrize("name", ["s1", "gpu_node01", "GPU-01", "n001.cluster.example", "1a", "_n", "n" * 254])
+def test_a_node_s_name(name: str) -> None:
+    assert re.fullmatch(names.NODE, name, re.ASCII)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-n", ".n", "n.", "n-", "n,m", "n m", "n[1-2]", "n/m", "n:1", "n@m", "n\n", "\u00e5", "n" * 255, "127.0.0.1/"],
+)
+def test_what_is_no_node_s_name(name: str) -> None:
+    assert not re.fullmatch(names.NODE, name, re.ASCII)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        ("--gres=gpu:t4:{count}", "t4"),
+        ("--gres=gpu:{count}", ""),
+        ("--gpus={count}", ""),
+        ("--gpus=nvidia_h100:{count}", "nvidia_h100"),
+        ("--gpus-per-node=A40:{count}", "A40"),
+        ("--gres=gpu:a100_3g.20gb:{count}", "a100_3g.20gb"),
+        ("--gres=shard:{count}", None),
+    ],
+)
+def test_slurm_s_name_of_a_gpu_is_in_what_is_asked_for(
+    variant: Callable[..., Site], request_: str, kind: str | None
+) -> None:
+    assert variant(gpus={"t4": {"request": request_}}).slurm_gpu("t4") == kind

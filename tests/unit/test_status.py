@@ -110,7 +110,7 @@ def test_a_single_failure_of_slurm_is_nobody_s_business(site: Site, watcher: Que
     assert status.of(job, watched, watcher, site).note == ""
     watcher.failing_since = time.time() - 60
     now = status.of(job, watched, watcher, site)
-    assert now.note.startswith("Slurm is not answering since ")
+    assert now.note.startswith("Slurm has not answered since ")
     assert now.why == words.pending("Resources").sentence
     assert now.slurm_away_since == watcher.failing_since
 

@@ -78,6 +78,82 @@ def test_an_unknown_refusal_blames_no_field(stderr: str) -> None:
     assert words.refusal(stderr) == Words("Slurm refused this job.")
 
 
+FAILED = "sbatch: error: Batch job submission failed: "
+NODES = FAILED + "Requested node configuration is not available"
+VIOLATES = FAILED + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # A site's plugins and wrappers write what they like, and any of Slurm's words may be in it.
+        f"No reservation for this job\n{FAILED}Unspecified error",
+        f"sbatch: reservation, gres, begin, time limit: see the manual\n{FAILED}Unspecified error",
+        f"sbatch: lua: Requested reservation is invalid, using none\n{FAILED}Unspecified error",
+        "sbatch: error: You are over quota, try again",
+        "error: disk usage above the time limit of 7 days; begin to delete",
+        "sbatch: error: your credential for the license server was refused",
+        "sbatch: error: cannot find generic resource manager",
+        f"sbatch: error: partition courses is down for this project\n{FAILED}Unspecified error",
+    ],
+)
+def test_a_word_in_free_text_is_no_cause(said: str) -> None:
+    assert words.refusal(said) == Words("Slurm refused this job.")
+
+
+@pytest.mark.parametrize(
+    ("said", "sent", "field", "sentence"),
+    [
+        # The last error first; one before it where it says less.
+        (
+            f"sbatch: error: Invalid --begin specification\n{FAILED}Invalid partition name specified",
+            *({"begin", "partition"}, "partition", "Slurm has no such partition."),
+        ),
+        (
+            f"sbatch: error: Memory specification can not be satisfied\n{NODES}",
+            *({"memory", "partition"}, "memory", "No node of this partition has that much memory."),
+        ),
+        # The Site gives memory with the cores: there is no field for it.
+        (
+            f"sbatch: error: Memory specification can not be satisfied\n{NODES}",
+            *({"partition"}, "partition", "No node of this partition can ever give what you ask for."),
+        ),
+        # What was not sent is not at fault.
+        (f"{FAILED}Requested reservation is invalid", {"partition"}, "", "Slurm refused this job."),
+        (f"{FAILED}Invalid generic resource (gres) specification", {"partition"}, "", "Slurm refused this job."),
+        (
+            f"{FAILED}Invalid account or account/partition combination specified",
+            *({"partition"}, "", "Slurm does not let you charge jobs to your own default project."),
+        ),
+        (
+            f"sbatch: error: AssocMaxSubmitJobLimit\n{VIOLATES}",
+            *({"partition"}, "", "You have as many jobs running or waiting in this project as you may have at a time."),
+        ),
+        # Behind an error, on standard output, with another program's name before it.
+        (f"{FAILED}Invalid qos specification\nBye.", {"partition"}, "partition", "You may not send jobs of this class"),
+        ("error: Invalid qos specification", {"partition"}, "partition", "You may not send jobs of this class"),
+        ("/opt/site/bin/sbatch: fatal: Invalid qos specification", {"partition"}, "partition", "You may not send jobs"),
+    ],
+)
+def test_the_error_decides_and_only_a_field_that_was_sent(said: str, sent: set[str], field: str, sentence: str) -> None:
+    found = words.refusal(said, sent)
+    assert found.field == field
+    assert found.sentence.startswith(sentence)
+
+
+def test_the_fields_that_slurm_is_told_of_are_those_that_have_a_value() -> None:
+    request = {
+        "account": None,
+        "partition": "core",
+        "cores": 4,
+        "gpu": None,
+        "gpu_count": 0,
+        "image": "a",
+        "begin": None,
+    }
+    assert words.fields_sent(request) == {"partition", "cores"}
+
+
 def test_every_field_that_is_blamed_exists() -> None:
     blamed = {said.field for _, said in words._SBATCH} | {said.field for said in words._LAUNCHER.values()}
     blamed |= {field for _, _, field in reasons._SAID.values()} | {said[2] for _, said in reasons._TEXT}
@@ -107,7 +183,7 @@ def test_a_launch_failure_names_what_was_asked_for() -> None:
     assert words.launch_failure(72, **FACTS).field == "environment"
 
 
-@pytest.mark.parametrize("code", [0, 1, 64, 80, 137, 255])
+@pytest.mark.parametrize("code", [0, 1, 64, 90, 137, 255])
 def test_any_other_code_is_the_server_s_own(code: int) -> None:
     assert str(words.launch_failure(code, **FACTS)) == f"The server ended before it answered (exit code {code})."
 

@@ -1,0 +1,144 @@
+"""What a job, or a cluster beside this one, says is not taken for granted: real Slurm decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import yaml
+
+from snowyspawner.slurm.client import SlurmClient
+
+from ..faults import FaultHub, ready
+from ..hubs import Hub
+from .test_session import queued, show_job
+from .test_slurm_away import ONE, end_all
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+Made = Callable[..., AbstractAsyncContextManager[FaultHub]]
+
+
+@pytest.fixture
+async def hub_with(cluster: Any, hub: Hub, users: list[str]) -> Made:
+    """Start a hub whose Site's prologue has more lines, and other keys."""
+    prologue = yaml.safe_load((cluster.state / "site.yaml").read_text())["prologue"]
+
+    @asynccontextmanager
+    async def made(more: str = "", **site: Any) -> AsyncIterator[FaultHub]:
+        other = FaultHub(cluster, cluster.state / "fault-hub", {"prologue": f"{prologue}\n{more}\n", **site})
+        await other.start()
+        try:
+            yield other
+            await end_all(other, users)
+        finally:
+            await other.stop()
+
+    return made
+
+
+@pytest.mark.parametrize("node", ["127.0.0.1", "169.254.169.254", "localhost", "no_such_node", "s2"])
+async def test_a_job_cannot_lead_the_hub_to_another_host(
+    hub_with: Made, users: list[str], cluster: Any, slurm: Any, node: str
+) -> None:
+    """Its launcher reports another node than Slurm's; the prologue does here what a person may do to their job."""
+    async with hub_with(f"export SLURMD_NODENAME={node}") as other:
+        # So that "s2" is another one.
+        slurm("scontrol", "-M", cluster.site.cluster, "update", "NodeName=s2", "State=DRAIN", "Reason=test")
+        try:
+            message = await other.failure(users[0], ONE)
+        finally:
+            slurm("scontrol", "-M", cluster.site.cluster, "update", "NodeName=s2", "State=RESUME")
+        assert "The hub did not accept what the job" in message
+        assert "node: not where this job runs" in message
+        assert f"says that it runs on '{node}'; Slurm says s" in other.log()
+        assert queued(slurm, cluster, users[0]) == []
+        for line in other.log().splitlines():
+            assert f"Adding route /user/{users[0]}" not in line
+
+
+async def test_where_the_job_runs_is_slurm_s_word(hub_with: Made, users: list[str], cluster: Any, slurm: Any) -> None:
+    async with hub_with() as other:
+        state = await other.serve(users[0], ONE)
+        assert state["job"]["node"] == show_job(slurm, cluster, state["job"]["job_id"])["BatchHost"]
+
+
+async def test_the_server_s_port_is_in_the_site_s_range(hub_with: Made, users: list[str]) -> None:
+    async with hub_with(ports="21000-21100") as other:
+        for server in ("a", "b", "c"):
+            await other.submit(users[0], ONE, server)
+        ports = set()
+        for server in ("a", "b", "c"):
+            await ready(other, users[0], server)
+            ports.add((await other.state(users[0], server))["job"]["port"])
+        assert len(ports) == 3
+        assert all(21000 <= port <= 21100 for port in ports)
+
+
+@pytest.mark.parametrize(
+    ("prologue", "changes", "sentence", "log"),
+    [
+        ("exit 3", {}, "before its launcher could begin (exit code 3)", "(exit code 3)"),
+        ("exit 0", {}, "before its launcher could begin (exit code 0)", "(exit code 0)"),
+        (
+            "set -e; module load no-such-module",
+            {},
+            "(exit code 127: a program was not found)",
+            "module: command not found",
+        ),
+        ("", {"python": "/opt/no/such/python3"}, "(exit code 127: a program was not found)", "/opt/no/such/python3"),
+        ("", {"python": "/etc/passwd"}, "(exit code 126: a program could not be run)", "/etc/passwd"),
+    ],
+)
+async def test_a_script_that_does_not_come_to_its_launcher_says_why(
+    hub_with: Made, users: list[str], prologue: str, changes: dict[str, Any], sentence: str, log: str
+) -> None:
+    async with hub_with(prologue, **changes) as other:
+        message = await other.failure(users[0], ONE)
+        assert sentence in message
+        last = (await other.state(users[0]))["last"]
+        assert any(log in line for line in last["log"]), last
+
+
+async def test_projects_on_another_cluster_are_none_here(
+    cluster: Any, users: list[str], slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Site without ``cluster``: sacctmgr would show what the database has of all clusters."""
+    for variable, value in cluster.env.items():
+        monkeypatch.setenv(variable, value)
+    here, name = cluster.site.cluster, users[1]
+    elsewhere = next(one for one in ("rackham", "other") if (cluster.state / "conf" / one).is_dir())
+    client = SlurmClient("", str(cluster.state / "conf" / here / "slurm.conf"))
+    before = await client.accounts(name)
+    assert before
+    slurm("sacctmgr", "-i", "add", "account", "only-there", f"cluster={elsewhere}")
+    slurm("sacctmgr", "-i", "add", "account", "abc@v100", f"cluster={here}")
+    try:
+        slurm("sacctmgr", "-i", "add", "user", name, "account=only-there", f"cluster={elsewhere}")
+        slurm("sacctmgr", "-i", "add", "user", name, "account=abc@v100", f"cluster={here}")
+        assert set(await client.accounts(name)) == {*before, "abc@v100"}
+        assert set(await SlurmClient(here).accounts(name)) == {*before, "abc@v100"}
+        there = SlurmClient("", str(cluster.state / "conf" / elsewhere / "slurm.conf"))
+        assert "only-there" in await there.accounts(name)
+        assert await there.cluster_name() == elsewhere
+    finally:
+        for account, where in (("only-there", elsewhere), ("abc@v100", here)):
+            slurm("sacctmgr", "-i", "delete", "user", name, f"account={account}", f"cluster={where}", check=False)
+            slurm("sacctmgr", "-i", "delete", "account", account, f"cluster={where}", check=False)
+
+
+async def test_a_project_with_an_at_sign_is_charged(hub_with: Made, users: list[str], cluster: Any, slurm: Any) -> None:
+    here, name = cluster.site.cluster, users[1]
+    slurm("sacctmgr", "-i", "add", "account", "abc@v100", f"cluster={here}")
+    try:
+        slurm("sacctmgr", "-i", "add", "user", name, "account=abc@v100", f"cluster={here}")
+        async with hub_with(accounts={"pattern": None}) as other:
+            await asyncio.sleep(2)  # slurmctld hears of it
+            state = await other.serve(name, {**ONE, "account": "abc@v100"})
+            assert show_job(slurm, cluster, state["job"]["job_id"])["Account"] == "abc@v100"
+    finally:
+        slurm("sacctmgr", "-i", "delete", "user", name, "account=abc@v100", f"cluster={here}", check=False)
+        slurm("sacctmgr", "-i", "delete", "account", "abc@v100", f"cluster={here}", check=False)
