@@ -307,7 +307,7 @@ class Choices:
         detail = f'REST: "user_options": null goes on waiting, "replace": "{number}" in user_options replaces it'
         return SessionError(said, reason="request", detail="" if sent else detail)
 
-    async def check_room(self, choice: request.SessionRequest, age: float = 1.0) -> None:
+    async def check_room(self, choice: request.SessionRequest, age: float = 0.0) -> None:
         """Refuse what this person has too much of already. Raises `request.RequestError`; Slurm away: Slurm decides.
 
         What was true *age* seconds ago is good enough. Who asks too often gets no answer here, but from Slurm.

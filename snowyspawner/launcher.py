@@ -92,6 +92,8 @@ STARTER_FAILURE = re.compile(r"ERROR +: ")
 # The server's own configuration, beside the person's. At its end Python searches all objects for garbage several times
 # over, up to a second for nothing: whoever stops a server waits for that.
 SERVER_CONFIG = "import atexit, gc\natexit.register(gc.freeze)\n"
+# Seconds that a server has to leave when another one takes its place.
+END_PATIENCE = 5.0
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -331,6 +333,21 @@ def answers(address, port, path):
         connection.close()
 
 
+def family(pid):
+    """Return *pid* and the processes that it has started, and these (/proc/PID/stat, proc(5)), oldest first."""
+    children = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(path, errors="replace") as stat:
+                # "PID (a name, which may hold anything) STATE PPID …"
+                number, rest = path.split("/")[2], stat.read().rpartition(")")[2].split()
+            children.setdefault(int(rest[1]), []).append(int(number))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
 class Server(object):
     """The single-user server: one child process, its last lines, its port."""
 
@@ -369,6 +386,19 @@ class Server(object):
             time.sleep(0.1)
         self.reader.join(2)
         return False
+
+    def end(self):
+        """End it, by force if it does not leave by itself: a server that has lost its hub may not."""
+        if self.child.poll() is None:
+            self.child.terminate()
+        try:
+            self.child.wait(END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            say("the server does not end, killing it")
+            for pid in family(self.child.pid):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        self.wait()
 
     def wait(self):
         """Wait for the end; return the exit code, 128 + N after signal N."""
@@ -484,8 +514,7 @@ def unforeseen(hub):
     log = traceback.format_exc().rstrip().split("\n")[-20:]
     to_log(("\n".join(log) + "\n").encode(errors="replace"))
     if Server.current and Server.current.child.poll() is None:
-        Server.current.child.terminate()
-        Server.current.wait()
+        Server.current.end()
     tell(hub, UNFORESEEN, log[-1], log)
     return UNFORESEEN
 
@@ -522,8 +551,7 @@ def serve(spec, hub):
                 break
             # The hub was restarted between claim and report: this server has a token that is no longer good.
             say("the hub was restarted, starting the server again")
-            server.child.terminate()
-            server.wait()
+            server.end()
             Server.current = None
         say("serving on port %d of %s" % (server.port, hub.identity["node"]))
         code = server.wait()
@@ -534,8 +562,7 @@ def serve(spec, hub):
         code, detail, log = failure.code, failure.detail, failure.log
         say("cannot serve this session (%d): %s" % (code, detail))
         if Server.current and Server.current.child.poll() is None:
-            Server.current.child.terminate()
-            Server.current.wait()
+            Server.current.end()
     finally:
         clock.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import pwd
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 import yaml
 
+from demo.accounts import changes
 from snowyspawner.slurm.client import SlurmClient
 
 from ..faults import FaultHub, ready
 from ..hubs import Hub
 from .test_session import queued, show_job
-from .test_slurm_away import ONE, end_all
+from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -142,3 +145,40 @@ async def test_a_project_with_an_at_sign_is_charged(hub_with: Made, users: list[
     finally:
         slurm("sacctmgr", "-i", "delete", "user", name, "account=abc@v100", f"cluster={here}", check=False)
         slurm("sacctmgr", "-i", "delete", "account", "abc@v100", f"cluster={here}", check=False)
+
+
+@pytest.fixture
+def alias(users: list[str]) -> Iterator[str]:
+    """A second name for the account of the second person, as directories have them; Slurm knows the first one."""
+    account = pwd.getpwnam(users[1])
+    name = f"{users[1]}x"
+    ids = ["--non-unique", "--uid", str(account.pw_uid), "--gid", str(account.pw_gid)]
+    with changes():
+        subprocess.run(["useradd", *ids, "--no-create-home", "--home-dir", account.pw_dir, name], check=True)
+    try:
+        assert pwd.getpwuid(account.pw_uid).pw_name == users[1]
+        yield name
+    finally:
+        with changes():
+            subprocess.run(["userdel", "--force", name], check=False, stderr=subprocess.DEVNULL)
+
+
+async def test_slurm_is_asked_by_the_account_s_own_name(
+    hub_with: Made, users: list[str], cluster: Any, slurm: Any, alias: str
+) -> None:
+    """The hub's name may be another one that leads to the same account."""
+    async with hub_with() as other:
+        await other.call("POST", f"/hub/api/users/{alias}")
+        status, answer = await other.submit(alias, {**ONE, "account": "g2999999"})
+        assert status == 400
+        assert f"choose {cluster.site.accounts.default}" in answer["message"]
+        # A job is looked for by its name, and by whose it is.
+        other.fault("sbatch", '"$REAL" "$@" >/dev/null')
+        status, answer = await other.submit(alias, {**ONE, "begin": later(cluster, 600)})
+        assert status in (201, 202), answer
+        job = await other.job(alias)
+        assert queued(slurm, cluster, users[1]) == [job["job_id"]]
+        other.mend()
+        await other.end(alias)
+        assert queued(slurm, cluster, users[1]) == []
+        await other.call("DELETE", f"/hub/api/users/{alias}")

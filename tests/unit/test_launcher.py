@@ -54,6 +54,9 @@ if mode == "die":
     sys.exit(3)
 if mode == "busy" or (mode == "busy once" and first):
     sys.exit("OSError: [Errno 98] Address already in use")
+if mode == "deaf once" and first:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.spawnv(os.P_NOWAIT, "/bin/sleep", ["sleep", "317"])
 if mode == "gentle":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -468,6 +471,30 @@ def test_a_hub_restarted_between_claim_and_report_is_claimed_from_again(
     eventually(lambda: len(hub.ports) == 2, "a second server is reported")
     assert len(hub.said("claim")) == 2
     assert job.server["env"]["JUPYTERHUB_API_TOKEN"] == "fresh"
+    tell_to_end(hub.ports[1], 5)
+    assert job.wait() == 5
+
+
+def runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_a_server_that_does_not_leave_makes_room_for_the_next_one_all_the_same(
+    launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any]
+) -> None:
+    """A server whose hub was restarted may go on asking that, and hear nothing else."""
+    hub.reports = [(200, {"again": True}), (200, {})]
+    hub.claims = [(200, claim(mode="deaf once"))]
+    job = launch()
+    eventually(lambda: hub.ports, "the first server is reported")
+    first = launcher.family(job.server["pid"])
+    assert len(first) == 2
+    eventually(lambda: len(hub.ports) == 2, "a second server is reported")
+    assert "the server does not end, killing it" in job.log
+    # One whose parent has ended waits for whoever adopts it; it runs no more.
+    eventually(lambda: not any(runs(pid) for pid in first), "both have ended")
     tell_to_end(hub.ports[1], 5)
     assert job.wait() == 5
 
