@@ -126,11 +126,16 @@ class Choices:
     def look_soon(self) -> None:
         """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
         self.facts.look_soon()
-        self.facts.soon(f"person {self.spawner.user.name}", self._look_at_person())
+        if self.spawner.life.knows_name:
+            self._look_at(self.spawner.life.known_slurm_name)
+        else:
+            self.facts.soon(f"person {self.spawner.user.name}", self._look_at_person())
 
     async def _look_at_person(self) -> None:
+        self._look_at(await self.spawner.life.slurm_name())
+
+    def _look_at(self, user: str) -> None:
         images = [key for key, image in self.site.images.items() if image.runtime != "none"]
-        user = await self.spawner.life.slurm_name()
         self.facts.look_soon_at(user, self.may_read, images, self.site.accounts.discover)
 
     async def may_read(self, image: str) -> bool | None:

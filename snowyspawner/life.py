@@ -37,6 +37,8 @@ _APPEAR_FOR = 30.0
 _TELLS_IN = 5.0
 # A job that squeue no longer shows, that sacct has no end of and whose server is silent is given up then.
 _UNKNOWN_FOR = 600.0
+# Somebody without an account is looked up again after so many seconds; a form is opened more often.
+_NO_ACCOUNT_FOR = 60.0
 # So long must the server be silent, whenever it is asked.
 _SILENT_FOR = 60.0
 
@@ -66,6 +68,7 @@ class Life:
         self.failure: SessionError | None = None
         self.known_account: pwd.struct_passwd | None = None  # whom the jobs run as, once it was looked up
         self._slurm_name = ""
+        self._looked_up = float("-inf")  # time.monotonic()
         self._watched: Watched | None = None
         self._early: JobEnd | None = None  # how the job ended before it served
         self.tasks = Tasks(log, label)
@@ -143,14 +146,20 @@ class Life:
         """What Slurm calls the person; until the account was looked up, the hub's name for them."""
         return self._slurm_name or self.who()
 
+    @property
+    def knows_name(self) -> bool:
+        """Whether `known_slurm_name` is all that there is to know for now: the account was found, or lately was not."""
+        return bool(self._slurm_name) or time.monotonic() - self._looked_up < _NO_ACCOUNT_FOR
+
     async def slurm_name(self) -> str:
         """Return what Slurm calls the person: the system's name for the account, which the hub's may only lead to.
 
         Without an account on this machine it is the hub's name.
         """
-        if not self._slurm_name:
+        if not self.knows_name:
             with contextlib.suppress(SessionError):
                 await self.account()
+            self._looked_up = time.monotonic()
         return self.known_slurm_name
 
     async def _prefix(self) -> list[str]:
