@@ -129,7 +129,12 @@ def install(options: argparse.Namespace) -> None:
 def as_root(options: argparse.Namespace) -> None:
     """Become another command."""
     argv = [word for word in options.argv if word != "--"] if options.argv[:1] == ["--"] else options.argv
-    os.execvp(argv[0], argv)  # noqa: S606 an argv, no shell
+    if not argv:
+        raise DemoError("as-root: which command? Such as: python -m demo as-root -- make test-quick")
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 an argv, no shell
+    except OSError as error:
+        raise DemoError(f"{argv[0]}: {error.strerror}") from None
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from snowyspawner import site as site_module
 from snowyspawner.site import Site
 from snowyspawner.slurm.times import parse_duration
 
@@ -80,8 +81,7 @@ def gpu_type(request: str) -> str:
 
     The name stands in the Site's request: ``--gres=gpu:t4:{count}``, ``--gpus=t4:{count}``.
     """
-    words = re.split(r"[=:]", request.split("{count}")[0].rstrip(":="))
-    return "gpu" if words[-1].startswith("--") else words[-1]
+    return site_module.gpu_type(request) or "gpu"
 
 
 @dataclass(frozen=True)

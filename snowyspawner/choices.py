@@ -16,7 +16,7 @@ from .errors import SessionError
 from .form import Known, render
 from .job import Job, job_name
 from .life import Life
-from .own import Own, load_own, offered
+from .own import Own, label, load_own, offered
 from .reader import ReadError, shared_reader
 from .site import Site
 from .slurm.client import SlurmError, prefix_for
@@ -25,6 +25,7 @@ from .slurm.nodes import free_of
 from .words import Words
 
 _ALTERNATIVES = 3
+_NAMED = 5  # jobs that a sentence names
 # So long may a button's answer wait for accounting, in seconds.
 _MOMENT = 2.0
 
@@ -285,31 +286,30 @@ class Choices:
         plain = {"begin": None}
         return abs(begins[0] - begins[1]) < 60 and asked.model_copy(update=plain) == choice.model_copy(update=plain)
 
-    def is_there(self, job: Job, choice: request.SessionRequest) -> SessionError:
-        """Return what a start with *choice* ends with, as *job* waits already: the person decides which it shall be."""
-        asked = request.load(job.request)
-        before, after = asked.options(self.site), choice.options(self.site)
+    def already_waits(self, job: Job, choice: request.SessionRequest) -> SessionError:
+        """Return what a start with *choice* ends with while *job* waits: the person decides which it shall be."""
+        before, after = request.load(job.request).options(self.site), choice.options(self.site)
         changed = [
-            f"{name} {before[name] or 'none'}, not {after[name] or 'none'}"
+            f"{label(name)} {before[name] or 'none'} (now {after[name] or 'none'})"
             for name in before
             if before[name] != after[name]
         ]
         number = job.job_id or job.name
         said = Words(
-            f"Job {number} waits for this session already, with another choice: {'; '.join(changed)}.",
-            "Go on waiting for it, or replace it with what you have chosen now. Nothing was changed.",
+            f"Job {number} is already waiting for this session, with other choices: {'; '.join(changed)}.",
+            "Keep waiting for it, or replace it with what you have chosen now. So far nothing has changed.",
         )
         sent = typed.get()
         if sent is not None:  # a form: it comes back with the two ways on
             server = self.spawner
             path = url_path_join(server.user.escaped_name, url_escape_path(server.name))
             sent.answer = {
-                "title": "A job is there already",
+                "title": "A job is already waiting",
                 "sentences": [str(said)],
                 "waiting": {"job": number, "resume": f"{server.hub.base_url}snowy/resume/{path}"},
             }
-            said = Words("Nothing was started: a job is there already.")
-        detail = f'REST: "user_options": null goes on waiting, "replace": "{number}" in user_options replaces it'
+            said = Words("Nothing was started: another job is already waiting for this session.")
+        detail = f'REST: "user_options": null keeps waiting, "replace": "{number}" in user_options replaces it'
         return SessionError(said, reason="request", detail="" if sent else detail)
 
     async def check_room(self, choice: request.SessionRequest, age: float = 0.0) -> None:
@@ -330,7 +330,9 @@ class Choices:
         if len(jobs) >= partition.max_jobs:
             others = [name for name, other in self.site.partitions.items() if other.max_jobs is None]
             remedy = f", or choose {' or '.join(others)}" if others else ""
-            have = f"job {', '.join(jobs)} is" if len(jobs) == 1 else f"jobs {', '.join(jobs)} are"
+            more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
+            named = ", ".join(jobs[:_NAMED]) + more
+            have = f"job {named} is" if len(jobs) == 1 else f"jobs {named} are"
             text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
             raise request.RequestError({"partition": text})
 

@@ -388,7 +388,7 @@ class Server(object):
         return False
 
     def end(self):
-        """End it, by force if it does not leave by itself: a server that has lost its hub may not."""
+        """End it if it still runs, by force if it does not leave by itself: a server that has lost its hub may not."""
         if self.child.poll() is None:
             self.child.terminate()
         try:
@@ -513,7 +513,7 @@ def unforeseen(hub):
     """Say in the log and to the hub that something was wrong that nobody has thought of; return the exit code."""
     log = traceback.format_exc().rstrip().split("\n")[-20:]
     to_log(("\n".join(log) + "\n").encode(errors="replace"))
-    if Server.current and Server.current.child.poll() is None:
+    if Server.current:
         Server.current.end()
     tell(hub, UNFORESEEN, log[-1], log)
     return UNFORESEEN
@@ -561,7 +561,7 @@ def serve(spec, hub):
     except Failure as failure:
         code, detail, log = failure.code, failure.detail, failure.log
         say("cannot serve this session (%d): %s" % (code, detail))
-        if Server.current and Server.current.child.poll() is None:
+        if Server.current:
             Server.current.end()
     finally:
         clock.close()

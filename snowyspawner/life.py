@@ -21,7 +21,7 @@ from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from .reader import ReadError, shared_reader
 from .request import load as load_request
 from .site import Site
-from .slurm.client import JobEnd, SlurmError, SlurmUnsureError, phase_of, prefix_for
+from .slurm.client import JobEnd, SlurmError, SlurmUnsureError, phase_of, prefix_for, sees_all_jobs
 from .slurm.facts import Facts, shared_facts
 from .slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
 from .stopping import cancel, stop_if_forgotten
@@ -233,8 +233,8 @@ class Life:
         if job_id := await client.find(job.name, name):
             return job_id
         # Slurm may hide it from the hub.
-        prefix = await self._prefix()
-        if not prefix or os.geteuid() == 0:
+        prefix = [] if sees_all_jobs() else await self._prefix()
+        if not prefix:
             return ""
         with contextlib.suppress(SlurmError):
             return await client.find(job.name, name, prefix)
@@ -400,7 +400,7 @@ class Life:
         if row and row.node and phase_of(row.state) in ("starting", "running", "suspended", "unknown"):
             return row.node
         self.watcher.kick()
-        if row is not None or os.geteuid() == 0 or watched.unknown_for(time.time()) < SETTLING:
+        if row is not None or sees_all_jobs() or watched.unknown_for(time.time()) < SETTLING:
             return ""
         try:
             return next((node for node in await self.watcher.client.nodes() if same_node(node, said)), "")

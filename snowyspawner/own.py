@@ -86,12 +86,24 @@ def offered(
             break
         for field in wrong:
             old, values[field] = values[field], defaults[field]
-            what, now = _LABELS.get(field, field), defaults[field] or "none"
+            what, now = label(field), defaults[field] or "none"
             remarks[field] = f"Your last choice of {what}, {old}, is not possible any more: it is {now} now."
     return values, list(remarks.values())
 
 
-_LABELS = {"gpu": "GPU", "open": "what to open", "account": "project", "image": "container"}
+_LABELS = {
+    "gpu": "GPU",
+    "open": "what to open",
+    "account": "project",
+    "image": "container",
+    "begin": "start",
+    "email_on_start": "mail at the start",
+}
+
+
+def label(field: str) -> str:
+    """Return what a sentence calls a *field* of a request."""
+    return _LABELS.get(field, field)
 
 
 def _kept(options: Mapping[str, str]) -> dict[str, str]:

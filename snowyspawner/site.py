@@ -144,6 +144,16 @@ class Gpu(_Model):
     ]
 
 
+def gpu_type(request: str) -> str | None:
+    """Return what Slurm calls the GPUs that a `Gpu`'s *request* asks for: ``t4`` of ``--gres=gpu:t4:{count}``.
+
+    Empty where any will do, None where it asks for parts of GPUs (shard).
+    """
+    if request.startswith("--gres=shard"):
+        return None
+    return request.partition("=")[2].removeprefix("gpu:").removesuffix("{count}").rstrip(":=")
+
+
 class Image(_Model):
     """A container image on a disk that the compute nodes see, or none (the node's own system)."""
 
@@ -323,11 +333,8 @@ class Site(_Model):
         return self.partitions[key].name or key
 
     def slurm_gpu(self, key: str) -> str | None:
-        """Return what Slurm calls the GPUs *key*: empty where any will do, None where parts of GPUs are asked for."""
-        request = self.gpus[key].request
-        if request.startswith("--gres=shard"):
-            return None
-        return request.partition("=")[2].removeprefix("gpu:").removesuffix("{count}").rstrip(":=")
+        """Return what Slurm calls the GPUs *key*; see `gpu_type`."""
+        return gpu_type(self.gpus[key].request)
 
     def find_partition(self, name: str, constraint: str = "", gpu: str = "") -> str:
         """Return the key of what sbatch's ``-p`` *name* and ``-C`` *constraint* mean; empty: there is no such.

@@ -145,8 +145,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             # JupyterHub has kept the new ones, and would start with them when nothing is chosen, also if refused here.
             self.user_options = self.orm_spawner.user_options = waiting.options
         if waiting and (attaches or not options or options == waiting.options):
-            # Nothing else is chosen than what is there already; it was checked when it was submitted.
+            # The waiting job has this choice, which was checked when it was submitted.
             self.choice = request.load(waiting.request)
+            await self.life.slurm_name()  # whose home it is, for what JupyterLab opens
         else:
             choice = await self._checked(options)
             if waiting is None:
@@ -157,7 +158,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
                 self.replaces = waiting
                 self.user_options = self.orm_spawner.user_options = options
             else:
-                raise self.choices.is_there(waiting, choice)
+                raise self.choices.already_waits(waiting, choice)
             self.choice = choice
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
@@ -467,7 +468,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Return what JupyterLab shows, `notebook_dir`, below the person's home; empty: that itself."""
         root = self.format_string(self.notebook_dir) if self.notebook_dir else ""
         account = self.life.known_account
-        home = account.pw_dir.rstrip("/") if account else f"/home/{self.user.name}"
+        home = account.pw_dir.rstrip("/") if account else ""
         return "" if root in ("~", home) else str(root).removeprefix("~/").removeprefix(f"{home}/").strip("/")
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:

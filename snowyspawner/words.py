@@ -208,9 +208,7 @@ _LAUNCHER: dict[int, Words] = {
         "The hub did not accept what the job on node {node} said.",
         "Start again; if it stays, tell support: the log says what the hub answered.",
     ),
-    82: Words(
-        "The launcher failed on node {node} in a way that nobody has foreseen.", "Tell support, and show the log."
-    ),
+    82: Words("The launcher failed with an unexpected error on node {node}.", "Tell support, and show them the log."),
 }
 
 #: Exit codes with which a job says by itself why it cannot serve.

@@ -30,6 +30,12 @@ exec {real} "$@"
 """
 
 
+def prologue(cluster: Any, more: str) -> dict[str, str]:
+    """Return what is laid over the cluster's Site so that jobs also run the shell text *more* first."""
+    text = yaml.safe_load((cluster.state / "site.yaml").read_text())["prologue"]
+    return {"prologue": f"{text}\n{more}\n"}
+
+
 class FaultHub(Hub):
     """A hub of its own ports and state, on a PATH whose Slurm commands are wrappers.
 

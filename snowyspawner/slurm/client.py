@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..processes import starting
@@ -188,10 +189,14 @@ def parse_squeue(output: str) -> dict[str, JobRow]:
     return rows
 
 
+_MOST_TASKS = 1000
+
+
 def parse_jobs(output: str) -> list[str]:
     """Read the ids in the rows of `SQUEUE_FORMAT` of jobs that are not over, each that counts against a limit of jobs.
 
     ``9_3`` is a job of an array, ``9_[4-6,8%2]`` four that wait, ``14+0`` a part of a heterogeneous job, which is one.
+    Of an array with more than `_MOST_TASKS` that wait, so many are returned: no limit that the hub checks is as high.
     """
     ids: dict[str, None] = {}
     for line in output.splitlines():
@@ -201,7 +206,7 @@ def parse_jobs(output: str) -> list[str]:
         if not bar or not match or rest.partition("|")[0].strip() in ENDED:
             continue
         if match[3]:
-            ids.update((f"{match[1]}_{task}", None) for task in _tasks(match[3]))
+            ids.update((f"{match[1]}_{task}", None) for task in islice(_tasks(match[3]), _MOST_TASKS))
         else:
             ids[f"{match[1]}_{match[2]}" if match[2] else match[1]] = None
     return list(ids)
@@ -212,8 +217,7 @@ def _tasks(text: str) -> Iterator[int]:
     for part in text.split(","):
         if match := re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part):
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-            # More than Slurm's own limit (slurm.conf(5), MaxArraySize) is a line that was damaged.
-            yield from range(first, min(last, first + 4_000_000) + 1, max(step, 1))
+            yield from range(first, last + 1, max(step, 1))
 
 
 def parse_sacct(output: str) -> dict[str, JobEnd]:
@@ -271,6 +275,11 @@ def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]
     # Slurm's own go along always; a name that is not set is passed over.
     names = ",".join(sorted({*keep, *_SUDO_KEEPS}))
     return [_find("sudo"), "-n", f"--preserve-env={names}", "-u", target.pw_name, "--"]
+
+
+def sees_all_jobs() -> bool:
+    """Tell whether Slurm shows this process every job whatever PrivateData says: that of root, at least."""
+    return os.geteuid() == 0
 
 
 def _checked(script: str) -> bytes:

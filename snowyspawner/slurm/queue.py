@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..metrics import BACKGROUND_FAILURES, SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of, within
+from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of, sees_all_jobs, within
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
@@ -197,11 +196,11 @@ class QueueWatcher:
 
     async def _look(self, started: float, jobs: Mapping[str, Watched]) -> None:
         rows = dict(await self.client.queue(jobs))
+        SQUEUE_SECONDS.labels("ok").observe(time.time() - started)
         private, private_ends = await self._ask_as_people(
             started, [job for job in jobs.values() if job.job_id not in rows]
         )
         rows.update(private)
-        SQUEUE_SECONDS.labels("ok").observe(time.time() - started)
         if self.failing_since is not None:
             self.log.warning("Slurm answers again after %.0f s", time.time() - self.failing_since)
         self._failures, self.failing_since, self.last_error, self._last_good = 0, None, "", started
@@ -231,16 +230,23 @@ class QueueWatcher:
 
         Their own queue and accounting show them. A hub that runs as root, or as the person, sees all there is.
         """
+        rows: dict[str, JobRow] = {}
+        ends: dict[str, JobEnd] = {}
+        if sees_all_jobs():
+            return rows, ends
         groups: dict[tuple[str, ...], list[Watched]] = {}
         for job in missing:
             unseen = job.private or (job.row is None and started - job.since > SETTLING)
-            if unseen and job.prefix and job.end is None and started - job.asked_as_person >= INTERVAL_HIDDEN:
-                with contextlib.suppress(SlurmError):
-                    if (prefix := tuple(await job.prefix())) and os.geteuid() != 0:
-                        job.asked_as_person = started
-                        groups.setdefault(prefix, []).append(job)
-        rows: dict[str, JobRow] = {}
-        ends: dict[str, JobEnd] = {}
+            if not unseen or not job.prefix or job.end is not None:
+                continue
+            if started - job.asked_as_person < INTERVAL_HIDDEN:
+                if job.row:
+                    rows[job.job_id] = job.row  # what was seen a moment ago
+                continue
+            with contextlib.suppress(SlurmError):
+                if prefix := tuple(await job.prefix()):
+                    job.asked_as_person = started
+                    groups.setdefault(prefix, []).append(job)
         answers = [self._ask_as_person(prefix, jobs) for prefix, jobs in groups.items()]
         for one, other in await asyncio.gather(*answers):
             rows.update(one)

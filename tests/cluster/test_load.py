@@ -18,12 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from snowyspawner.slurm.client import SlurmClient
 from snowyspawner.slurm.queue import QueueWatcher
 
-from ..faults import FaultHub, ready, sampled
+from ..faults import FaultHub, prologue, ready, sampled
 from ..hubs import Hub, until
 from .test_slurm_away import ONE, end_all, later
 
@@ -48,9 +47,7 @@ def true_priorities() -> Iterator[None]:
 @pytest.fixture
 async def busy(cluster: Any, hub: Hub, users: list[str], true_priorities: None) -> AsyncIterator[FaultHub]:
     """A hub of its own: the shared one watches nothing meanwhile, so the questions are all this one's."""
-    prologue = yaml.safe_load((cluster.state / "site.yaml").read_text())["prologue"]
-    nice = {"prologue": f"{prologue}renice -n 19 -p $$ >/dev/null\n"}
-    made = FaultHub(cluster, cluster.state / "fault-hub", nice)
+    made = FaultHub(cluster, cluster.state / "fault-hub", prologue(cluster, "renice -n 19 -p $$ >/dev/null"))
     await made.start()
     try:
         yield made

@@ -146,17 +146,17 @@ async def test_another_choice_by_rest_is_asked_about_and_replaces_the_job_if_it_
 ) -> None:
     (choice, job_id), name = waiting, users[0]
     other = {**choice, "cores": 3}
-    changed = f"cores {choice['cores']}, not 3."
+    changed = f"cores {choice['cores']} (now 3)."
     for options, what in (
         (other, changed),
         ({**other, "replace": "1"}, changed),
         ({**other, "replace": True}, changed),
-        ({"environment": "tf-gpu"}, "environment tf-mkl, not tf-gpu;"),
+        ({"environment": "tf-gpu"}, "environment tf-mkl (now tf-gpu);"),
     ):
         status, answer = await own_hub.submit(name, options)
         assert status == 409
-        assert f"Job {job_id} waits for this session already, with another choice: {what}" in answer["message"]
-        assert "go on waiting" in answer["message"].lower()
+        assert f"Job {job_id} is already waiting for this session, with other choices: {what}" in answer["message"]
+        assert "keep waiting" in answer["message"].lower()
         assert f'"replace": "{job_id}"' in answer["message"]
         assert queued(slurm, cluster, name) == [job_id]
     # What cannot be started is no reason to lose what waits.
@@ -193,7 +193,7 @@ async def test_another_choice_in_the_form_comes_back_with_both_ways_on(
         status, back = await person.send(form, cores="3")
         assert status == 409
         assert back.values["cores"] == "3"
-        assert back.buttons[f"Go on waiting for job {job_id}"]["formaction"] == f"/hub/snowy/resume/{name}"
+        assert back.buttons[f"Keep waiting for job {job_id}"]["formaction"] == f"/hub/snowy/resume/{name}"
         assert back.buttons["Replace it with this choice"] == {"name": "replace", "value": job_id} | {
             key: value for key, value in back.buttons["Replace it with this choice"].items() if key in ("type", "class")
         }

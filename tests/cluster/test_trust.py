@@ -10,12 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-import yaml
 
 from demo.accounts import changes
 from snowyspawner.slurm.client import SlurmClient
 
-from ..faults import FaultHub, ready
+from ..faults import FaultHub, prologue, ready
 from ..hubs import Hub
 from .test_session import queued, show_job
 from .test_slurm_away import ONE, end_all, later
@@ -28,11 +27,10 @@ Made = Callable[..., AbstractAsyncContextManager[FaultHub]]
 @pytest.fixture
 async def hub_with(cluster: Any, hub: Hub, users: list[str]) -> Made:
     """Start a hub whose Site's prologue has more lines, and other keys."""
-    prologue = yaml.safe_load((cluster.state / "site.yaml").read_text())["prologue"]
 
     @asynccontextmanager
     async def made(more: str = "", **site: Any) -> AsyncIterator[FaultHub]:
-        other = FaultHub(cluster, cluster.state / "fault-hub", {"prologue": f"{prologue}\n{more}\n", **site})
+        other = FaultHub(cluster, cluster.state / "fault-hub", {**prologue(cluster, more), **site})
         await other.start()
         try:
             yield other
@@ -82,7 +80,7 @@ async def test_the_server_s_port_is_in_the_site_s_range(hub_with: Made, users: l
 
 
 @pytest.mark.parametrize(
-    ("prologue", "changes", "sentence", "log"),
+    ("more", "changes", "sentence", "log"),
     [
         ("exit 3", {}, "before its launcher could begin (exit code 3)", "(exit code 3)"),
         ("exit 0", {}, "before its launcher could begin (exit code 0)", "(exit code 0)"),
@@ -97,9 +95,9 @@ async def test_the_server_s_port_is_in_the_site_s_range(hub_with: Made, users: l
     ],
 )
 async def test_a_script_that_does_not_come_to_its_launcher_says_why(
-    hub_with: Made, users: list[str], prologue: str, changes: dict[str, Any], sentence: str, log: str
+    hub_with: Made, users: list[str], more: str, changes: dict[str, Any], sentence: str, log: str
 ) -> None:
-    async with hub_with(prologue, **changes) as other:
+    async with hub_with(more, **changes) as other:
         message = await other.failure(users[0], ONE)
         assert sentence in message
         last = (await other.state(users[0]))["last"]

@@ -120,6 +120,10 @@ def test_squeue_is_read(output: str, rows: list[JobRow]) -> None:
         ("17|RUNNING|s1|1|None\n18|PENDING|n/a|N/A|Priority\n19|COMPLETED|s1|1|None\n", ["17", "18"]),
         # squeue(1): job arrays, https://slurm.schedmd.com/job_array.html; heterogeneous jobs: heterogeneous_jobs.html
         ("9_3|RUNNING|s1|1|None\n9_[4-6]|PENDING|n/a|N/A|Resources\n", ["9_3", "9_4", "9_5", "9_6"]),
+        (
+            "9_[0-4000000]|PENDING|n/a|N/A|Resources\n9_[5-1]|PENDING|n/a|N/A|x\n",
+            [f"9_{task}" for task in range(1000)],
+        ),
         ("9_[0-9:3,20%2]|PENDING|n/a|N/A|JobArrayTaskLimit\n", ["9_0", "9_3", "9_6", "9_9", "9_20"]),
         ("14+0|RUNNING|s1|1|None\n14+1|RUNNING|s2|1|None\n", ["14"]),
         ("9_3|FAILED|s1|1|None\nCLUSTER: snowy\nJOBID|STATE\n9_[x]|PENDING|n/a|N/A|x\n\n", []),

@@ -21,6 +21,7 @@ from demo import (
     slurm,
 )
 from demo import state as state_module
+from demo.__main__ import main
 from demo.cluster import Cluster
 from demo.state import State, write
 from snowyspawner.site import load
@@ -506,3 +507,16 @@ def test_sudo_keeps_what_pip_and_npm_need(tmp_path):
         "NPM_CONFIG_USERCONFIG": f"{tmp_path}/.npmrc",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "which command?"), (["--"], "which command?"), (["--", "/no/such/program"], "No such file or directory")],
+)
+def test_as_root_says_what_is_wrong_with_its_command(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privileges, "become_root", lambda words: None)
+    monkeypatch.setattr("demo.__main__.signal.signal", lambda *_: None)
+    assert main(["as-root", *words]) == 1
+    assert said in capsys.readouterr().err

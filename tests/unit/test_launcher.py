@@ -493,7 +493,7 @@ def test_a_server_that_does_not_leave_makes_room_for_the_next_one_all_the_same(
     assert len(first) == 2
     eventually(lambda: len(hub.ports) == 2, "a second server is reported")
     assert "the server does not end, killing it" in job.log
-    # One whose parent has ended waits for whoever adopts it; it runs no more.
+    # An orphan stays a zombie until it is reaped.
     eventually(lambda: not any(runs(pid) for pid in first), "both have ended")
     tell_to_end(hub.ports[1], 5)
     assert job.wait() == 5
