@@ -144,7 +144,7 @@ class Hub(object):
             try:
                 answer = json.loads(error.read(64 * 1024).decode())
             except (OSError, ValueError, http.client.HTTPException):
-                answer = {}  # a proxy's page
+                answer = {}
             return error.code, answer if isinstance(answer, dict) else {}
 
     def insist(self, verb, **fields):
@@ -163,8 +163,10 @@ class Hub(object):
             if status == 200:
                 return answer
             if status in (404, 410):
-                raise Failure(REFUSED, "the hub no longer knows this session (%d)" % status)
-            if 400 <= status < 500 and status not in (408, 425, 429):
+                # JupyterHub's own errors say their status in JSON. A page is a proxy's that does not know the hub yet.
+                if answer.get("status") == status:
+                    raise Failure(REFUSED, "the hub no longer knows this session (%d)" % status)
+            elif 400 <= status < 500 and status not in (408, 425, 429):
                 raise Failure(
                     NOT_ACCEPTED, "the hub answers %s with %d: %s" % (verb, status, answer.get("message", ""))
                 )
@@ -321,12 +323,12 @@ def accepts(address, port):
 
 
 def answers(address, port, path):
-    """Tell whether an HTTP server answers."""
+    """Tell whether a single-user server answers, which lets everybody read this *path*, or wants them to sign in."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status < 500
+        return connection.getresponse().status in (200, 401, 403)
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -98,7 +98,9 @@ class StandInHub:
                 answers = hub.claims if verb == "claim" else hub.reports
                 status, answer = answers.pop(0) if len(answers) > 1 else answers[0]
                 hub.posted.append((verb, body))
-                data = json.dumps(answer).encode()
+                # JupyterHub's errors are JSON with their status; text stands for a page of a proxy's.
+                answer = {"status": status, **answer} if status >= 400 and isinstance(answer, dict) else answer
+                data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -343,11 +345,12 @@ def test_a_hub_that_is_not_ready_is_asked_again(
     launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any]
 ) -> None:
     # 202: the hub was restarted and takes the session up again. 502: the proxy is there and the hub is not.
-    hub.claims = [(202, {}), (502, {}), (200, claim())]
-    hub.reports = [(202, {}), (503, {}), (200, {})]
+    # 404 with a page: the proxy was restarted, too, and has no route to the hub.
+    hub.claims = [(202, {}), (502, {}), (404, "<html>404"), (200, claim())]
+    hub.reports = [(202, {}), (503, {}), (410, []), (404, ""), (200, {})]
     job = launch()
-    eventually(lambda: len(hub.ports) == 3, "the port is reported until that is accepted")
-    assert len(hub.said("claim")) == 3
+    eventually(lambda: len(hub.ports) == 5, "the port is reported until that is accepted")
+    assert len(hub.said("claim")) == 4
     assert len(set(hub.ports)) == 1
     tell_to_end(hub.ports[0], 0)
     assert job.wait() == 0
@@ -1137,13 +1140,16 @@ def test_a_listener_that_is_no_http_server_does_not_answer() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104
-def test_an_http_server_answers(hub: StandInHub, address: str) -> None:
-    # 501 for GET: only a status below 500 counts.
-    assert not launcher.answers(address, hub.port, "/")
+@pytest.mark.parametrize(
+    ("status", "ours"),
+    [(200, True), (401, True), (403, True), (204, False), (302, False), (404, False), (500, False), (503, False)],
+)
+def test_only_a_single_user_server_s_answers_count(address: str, status: int, ours: bool) -> None:
+    """Something else of the person's may have taken the port: a web page that they write, for one."""
 
     class Ready(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(403)
+            self.send_response(status)
             self.end_headers()
 
         def log_message(self, *args: Any) -> None:
@@ -1152,7 +1158,7 @@ def test_an_http_server_answers(hub: StandInHub, address: str) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Ready) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert launcher.answers(address, server.server_port, "/")
+        assert launcher.answers(address, server.server_port, "/") == ours
         thread.join()
 
 
