@@ -194,7 +194,6 @@ class Life:
             self._refused(job, error)
         else:
             self.log.info("Job %s (%s) submitted for %s", job_id, job.name, self.label())
-            # A quick job may have claimed its session before sbatch returned.
             self.enter(job, "pending" if job.phase == "submitting" else job.phase, job_id=job_id, cluster=cluster)
 
     def _refused(self, job: Job, error: SlurmError) -> None:
@@ -264,8 +263,12 @@ class Life:
         watched = self.watch(job)
         should_begin = max(job.submitted_at, job.request.get("begin") or 0)
         launched: float | None = None
+        now = time.time()
         while job.phase != "serving":
-            now = time.time()
+            before, now = now, time.time()
+            if launched is not None and self.watcher.failing_since is not None:
+                # Where the job runs is Slurm's word: nothing can come of a launch while Slurm is away.
+                launched += now - before
             asked = self._slurm_may_tell(now)
             if self.failure and not asked:
                 raise self.failure
@@ -379,10 +382,10 @@ class Life:
         """Return the job if it is in one of *phases*: anything it says in another one comes too late."""
         return self.job if self.job and self.job.phase in phases else None
 
-    def claimed(self, job: Job, job_id: str, node: str) -> None:
+    def claimed(self, job: Job, node: str) -> None:
         """Note that the job has started and gets its environment now."""
         self.claimed_here = True
-        self.enter(job, "launching", job_id=job_id, node=node, begun_at=job.begun_at or time.time())
+        self.enter(job, "launching", node=node, begun_at=job.begun_at or time.time())
         watched = self.watch(job)
         watched.ran_at = time.time()
         watched.wake()

@@ -198,11 +198,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         hooks = (self.store, self.log, lambda: str(self._log_name), lambda: str(self.user.name))
         session = inspect(self.orm_spawner).session if self.orm_spawner else None
         lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
-        life: Life | None = lives.get(self.orm_spawner.id) if session else None
+        # A database gives the number of a row that was removed to the next one, which may be somebody else's.
+        key = (self.orm_spawner.id, self.orm_spawner.user.cookie_id, self.name) if session else None
+        life: Life | None = lives.get(key) if session else None
         if life is None or not life.tasks.busy:
             life = Life(load_or_keep(self.site, self.log), *hooks, timeout=self.command_timeout)
             if session and self.orm_spawner.id is not None:
-                lives[self.orm_spawner.id] = life
+                lives[key] = life
         else:
             life.store, life.log, life.label, life.who = hooks
             life.tasks.log, life.tasks.label = hooks[1:3]
@@ -404,14 +406,15 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     # -- what the job says (called by handlers) ----------------------------------------------------------------
 
     def claimed(self, job_id: str, node: str) -> dict[str, Any] | None:
-        """Hand the job its server's environment; None while no start() of this hub follows it.
+        """Hand the job its server's environment; None while no start() of this hub follows it, or its number is open.
 
         Raises HTTPError 410 when the session is over for the hub.
         """
         job = self._expect("submitting", "pending", "launching")
-        if not self.life.attached:
+        # Which number it has is Slurm's word (sbatch's, or squeue's of the job's name): it could say somebody else's.
+        if not self.life.attached or job.job_id != job_id:
             return None
-        self.life.claimed(job, job_id, node)
+        self.life.claimed(job, node)
         return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()]}
 
     async def serving(self, port: int, node: str) -> dict[str, Any] | None:

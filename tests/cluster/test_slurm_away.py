@@ -291,3 +291,28 @@ async def test_a_job_that_sbatch_did_not_speak_of_clearly_is_found_and_ended(
         assert queued(slurm, cluster, name) == [job["job_id"]], what
         await faulty.end(name, server)
         assert queued(slurm, cluster, name) == [], what
+
+
+async def test_a_launch_is_not_charged_with_the_time_that_slurm_is_away(
+    cluster: Any, hub: Hub, users: list[str]
+) -> None:
+    """Where the job runs is squeue's word; while there is none the server that answers has to wait for it."""
+    patience = 12
+    made = FaultHub(cluster, cluster.state / "fault-hub", launch_timeout=patience)
+    await made.start()
+    try:
+        made.fault("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+        await made.submit(users[0], ONE)
+        await until(lambda: launching(made, users[0]), 30, "the job runs")
+        await asyncio.sleep(2 * patience)
+        assert (await made.job(users[0]))["phase"] == "launching"
+        made.mend()
+        await ready(made, users[0])
+    finally:
+        made.mend()
+        await end_all(made, users)
+        await made.stop()
+
+
+async def launching(hub: Hub, user: str) -> bool:
+    return bool((await hub.job(user))["phase"] == "launching")

@@ -7,6 +7,7 @@ import pwd
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,27 @@ from demo.accounts import changes
 from snowyspawner.slurm.client import SlurmClient
 
 from ..faults import FaultHub, prologue, ready
-from ..hubs import Hub
+from ..hubs import Hub, until
+from .test_handlers import every_row, post
 from .test_session import queued, show_job
 from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def launcher_of(user: str) -> dict[str, str]:
+    """Return the environment of the launcher in a job of *user*'s; empty: none runs."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            lines = path.read_bytes().decode(errors="replace").split("\0")
+            words = (path.parent / "cmdline").read_bytes().split(b"\0")
+            if path.owner() != user or b"/dev/fd/3" not in words:
+                continue
+        except (OSError, KeyError):
+            continue
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+    return {}
+
 
 Made = Callable[..., AbstractAsyncContextManager[FaultHub]]
 
@@ -59,6 +76,32 @@ async def test_a_job_cannot_lead_the_hub_to_another_host(
         assert queued(slurm, cluster, users[0]) == []
         for line in other.log().splitlines():
             assert f"Adding route /user/{users[0]}" not in line
+
+
+async def test_a_job_cannot_say_that_it_is_another_one(
+    hub_with: Made, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Until sbatch has answered the hub does not know its number, and whose node that runs on would be routed to."""
+    async with hub_with() as other:
+        other.fault("sbatch", 'answer=$("$REAL" "$@"); sleep 8; echo "$answer"')
+        starting = asyncio.create_task(other.submit(users[0], ONE))
+        env = await until(lambda: launcher_of(users[0]), 30, "the job runs")
+        state = await other.state(users[0])
+        job = state["job"]
+        assert (job["phase"], job["job_id"]) == ("submitting", "")
+        own = env["SLURM_JOB_ID"]
+        said = {"name": job["name"], "secret": env["SNOWYSPAWNER_SECRET"], "node": env["SLURMD_NODENAME"]}
+        for number in ("1", str(int(own) + 1), own):
+            claims = [
+                await post(other, "/hub/api/snowyspawner/claim", {**said, "server": row, "job_id": number})
+                for row in every_row(other)
+            ]
+            assert set(claims) == {202, 404}
+            assert claims.count(202) == 1
+        assert await other.state(users[0]) == state
+        await starting
+        await ready(other, users[0])
+        assert (await other.job(users[0]))["job_id"] == own == queued(slurm, cluster, users[0])[0]
 
 
 async def test_where_the_job_runs_is_slurm_s_word(hub_with: Made, users: list[str], cluster: Any, slurm: Any) -> None:
