@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from jupyterhub.utils import url_escape_path, url_path_join
@@ -122,7 +123,8 @@ class Choices:
         """Return the person's projects; if Slurm takes longer than *patience* seconds, as far as they are known."""
         if not self.site.accounts.discover:
             return None
-        return await self.facts.accounts(await self.spawner.life.slurm_name(), patience)
+        life = self.spawner.life
+        return await self.facts.accounts(await life.slurm_name(), patience, life.prefix)
 
     def look_soon(self) -> None:
         """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
@@ -137,7 +139,7 @@ class Choices:
 
     def _look_at(self, user: str) -> None:
         images = [key for key, image in self.site.images.items() if image.runtime != "none"]
-        self.facts.look_soon_at(user, self.may_read, images, self.site.accounts.discover)
+        self.facts.look_soon_at(user, self.may_read, images, self.site.accounts.discover, self.spawner.life.prefix)
 
     async def may_read(self, image: str) -> bool | None:
         """Ask whether the person may read the *image* of the Site; None where the hub's host cannot tell."""
@@ -169,9 +171,10 @@ class Choices:
                 "total_cores": facts.total_cores,
                 "free_gpus": self._free_gpus(partition.gpus, facts.free_gpus),
                 "largest_block": facts.largest_block,
-                "waiting": live.waiting.get(name, 0),
                 "state": facts.state,
             }
+            if live.waiting is not None:
+                found[key]["waiting"] = live.waiting.get(name, 0)
         return found
 
     def _free_gpus(self, keys: Sequence[str], free: Mapping[str, int]) -> dict[str, int]:
@@ -323,7 +326,8 @@ class Choices:
         user = await self.spawner.life.slurm_name()
         name = self.site.slurm_partition(choice.partition)
         try:
-            jobs = await self.facts.jobs_in(name, user, lambda: self.estimator.limiter.take(user), age)
+            may_ask = partial(self.estimator.limiter.take, user)
+            jobs = await self.facts.jobs_in(name, user, may_ask, age, self.spawner.life.prefix)
         except SlurmError as error:
             self.spawner.log.warning("Cannot count the jobs of %s: %s", user, error)
             return
@@ -335,6 +339,16 @@ class Choices:
             have = f"job {named} is" if len(jobs) == 1 else f"jobs {named} are"
             text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
             raise request.RequestError({"partition": text})
+
+    async def may_submit(self) -> None:
+        """Count a job that is about to be submitted. Raises `SessionError` (429) when there were too many of them."""
+        try:
+            self.estimator.starts.take(await self.spawner.life.slurm_name())
+        except estimate.TooOftenError:
+            said = Words(
+                "Many sessions were started in the last minute.", "Try again in a minute; nothing was started."
+            )
+            raise SessionError(said, reason="request", status_code=429) from None
 
     # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from .slurm.client import SlurmClient, SlurmError, SlurmUnsureError
 FRESH_FOR = 60.0  # seconds for which an answer is good
 PER_MINUTE = 12  # questions to Slurm of one person
 PER_MINUTE_OF_ALL = 240
+STARTS_PER_MINUTE = 60  # jobs that one person submits
+STARTS_PER_MINUTE_OF_ALL = 1200
 _AT_ONCE = 2
 _PEOPLE = 1000  # of whom something is remembered
 # A job that would start within this is said to start now: Slurm itself looks every 30 s or so.
@@ -44,19 +46,24 @@ class Answer(NamedTuple):
 
 
 class Limiter:
-    """Counts what people make Slurm do by pressing buttons, in the last minute."""
+    """Counts what people make Slurm do by pressing buttons, in the last minute: *most* of one person, *most_of_all*."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._all: deque[float] = deque(maxlen=PER_MINUTE_OF_ALL)
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = PER_MINUTE,
+        most_of_all: int = PER_MINUTE_OF_ALL,
+    ) -> None:
+        self.clock, self.most = clock, most
+        self._all: deque[float] = deque(maxlen=most_of_all)
         self._people: dict[str, deque[float]] = {}
 
     def take(self, user: str) -> None:
-        """Count one question of *user*'s. Raises `TooOftenError` instead when that would be too many."""
+        """Count one of *user*'s. Raises `TooOftenError` instead when that would be too many."""
         now = self.clock()
         if len(self._people) > _PEOPLE:
             self._people = {name: asked for name, asked in self._people.items() if now - asked[-1] < 60}
-        mine = self._people.get(user) or deque(maxlen=PER_MINUTE)
+        mine = self._people.get(user) or deque(maxlen=self.most)
         for asked in (mine, self._all):
             if len(asked) == asked.maxlen and now - asked[0] < 60:
                 raise TooOftenError
@@ -66,10 +73,14 @@ class Limiter:
 
 
 class Estimator:
-    """Asks one cluster's Slurm; see the guarantees above. *limiter* also counts what else buttons make Slurm do."""
+    """Asks one cluster's Slurm; see the guarantees above.
+
+    *limiter* also counts what else buttons ask of Slurm, *starts* what they submit: neither uses up the other's.
+    """
 
     def __init__(self, client: SlurmClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.client, self.clock, self.limiter = client, clock, Limiter(clock)
+        self.starts = Limiter(clock, STARTS_PER_MINUTE, STARTS_PER_MINUTE_OF_ALL)
         self._answers: dict[tuple[str, str], tuple[float, asyncio.Task[Answer]]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 

@@ -162,8 +162,8 @@ class Life:
             self._looked_up = time.monotonic()
         return self.known_slurm_name
 
-    async def _prefix(self) -> list[str]:
-        """Return the words that make scancel run as the person. Raises `SlurmError`: may be tried again."""
+    async def prefix(self) -> list[str]:
+        """Return the words that make a command run as the person. Raises `SlurmError`: may be tried again."""
         try:
             return prefix_for(await self.account())
         except SessionError as error:
@@ -232,7 +232,7 @@ class Life:
         if job_id := await client.find(job.name, name):
             return job_id
         # Slurm may hide it from the hub.
-        prefix = [] if sees_all_jobs() else await self._prefix()
+        prefix = [] if sees_all_jobs() else await self.prefix()
         if not prefix:
             return ""
         with contextlib.suppress(SlurmError):
@@ -244,7 +244,7 @@ class Life:
     def watch(self, job: Job) -> Watched:
         """Return the watch on *job*, begun now if need be."""
         if self._watched is None or self._watched.job_id != job.job_id:
-            self._watched = self.watcher.watch(job.job_id, job.submitted_at, self._prefix)
+            self._watched = self.watcher.watch(job.job_id, job.submitted_at, self.prefix)
         return self._watched
 
     async def looked_at(self, job: Job, patience: float = 5.0) -> None:
@@ -448,7 +448,7 @@ class Life:
             silent_since = (silent_since or now) if silent else None
             if lost and (lost.state == "REQUEUED" or (silent_since and now - silent_since >= _SILENT_FOR)):
                 self.enter(job, "stopping")
-                await cancel(self.watcher, watched, self._prefix, 0.0, self.log)
+                await cancel(self.watcher, watched, self.prefix, 0.0, self.log)
                 self.record_end(job, lost)
                 await ended()
                 return
@@ -501,7 +501,7 @@ class Life:
             return None
         self.enter(job, "stopping")
         if await self.found(job):
-            await cancel(self.watcher, self.watch(job), self._prefix, grace, self.log)
+            await cancel(self.watcher, self.watch(job), self.prefix, grace, self.log)
         if job.alive:
             self.record_end(job, stopped=True)
         return job

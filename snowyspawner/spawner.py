@@ -152,9 +152,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             choice = await self._checked(options)
             if waiting is None:
                 await self._check_room(choice)
+                await self.choices.may_submit()
             elif self.choices.is_same(choice, waiting):
                 choice = request.load(waiting.request)
             elif replaces in (waiting.job_id, waiting.name):
+                await self.choices.may_submit()
                 self.replaces = waiting
                 self.user_options = self.orm_spawner.user_options = options
             else:

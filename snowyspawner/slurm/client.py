@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -245,6 +245,12 @@ def _whole(state: str) -> str:
     return next((known for known in STATE_PHASE if known.startswith(state[:-1])), state)
 
 
+def parse_hides_jobs(output: str) -> bool:
+    """Read from ``scontrol show config`` whether people are shown no jobs but their own: slurm.conf(5), PrivateData."""
+    match = re.search(r"^PrivateData\s*= *(\S+)", output, re.MULTILINE)
+    return match is not None and not {"jobs", "all"}.isdisjoint(match[1].lower().split(","))
+
+
 def parse_cluster_name(output: str) -> str:
     """Read the cluster's name from ``scontrol show config``. Raises `SlurmError` when there is none."""
     match = re.search(r"^ClusterName\s*= *(\S+)", output, re.MULTILINE)
@@ -275,6 +281,10 @@ def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]
     # Slurm's own go along always; a name that is not set is passed over.
     names = ",".join(sorted({*keep, *_SUDO_KEEPS}))
     return [_find("sudo"), "-n", f"--preserve-env={names}", "-u", target.pw_name, "--"]
+
+
+#: Gives the words of `prefix_for` for one person. Raises `SlurmError`.
+Prefix = Callable[[], Awaitable[Sequence[str]]]
 
 
 def sees_all_jobs() -> bool:
@@ -415,22 +425,31 @@ class SlurmClient:
         args = [*self._cluster(), "-X", "-n", "-P", "-j", ids, "-o", SACCT_FORMAT]
         return parse_sacct(await self._run("ends", "sacct", *args, prefix=prefix))
 
-    async def jobs_in(self, partition: str, user: str) -> list[str]:
-        """Return the ids of *user*'s jobs in *partition* that are not over."""
+    async def jobs_in(self, partition: str, user: str, prefix: Sequence[str] = ()) -> list[str]:
+        """Return the ids of *user*'s jobs in *partition* that are not over. *prefix* as in `queue`."""
         args = [*self._cluster(), "-h", "-u", user, "-p", partition, "-o", SQUEUE_FORMAT]
-        return parse_jobs(await self._run("look", "squeue", *args))
+        return parse_jobs(await self._run("look", "squeue", *args, prefix=prefix))
 
-    async def accounts(self, user: str) -> list[str]:
-        """Ask accounting which accounts *user* may charge jobs to; the first is Slurm's own choice for them."""
+    async def accounts(self, user: str, prefix: Sequence[str] = ()) -> list[str]:
+        """Ask accounting which accounts *user* may charge jobs to; the first is Slurm's own choice for them.
+
+        *prefix* as in `queue`.
+        """
         # Without a cluster's name, sacctmgr would show those of all clusters that share the database.
         words = ["-n", "-P", "show", "user", user, "withassoc", f"cluster={await self.cluster_name()}"]
-        return parse_accounts(await self._run("accounts", "sacctmgr", *words, f"format={ACCOUNTS_FORMAT}"))
+        words.append(f"format={ACCOUNTS_FORMAT}")
+        return parse_accounts(await self._run("accounts", "sacctmgr", *words, prefix=prefix))
 
     async def cluster_name(self) -> str:
         """Return what Slurm calls this cluster; asked once where the Site does not say. Raises `SlurmError`."""
         if not self.cluster and not self._local_name:
             self._local_name = parse_cluster_name(await self._run("look", "scontrol", "show", "config"))
         return self.cluster or self._local_name
+
+    async def hides_jobs(self) -> bool:
+        """Tell whether Slurm hides other people's jobs from this process, as far as it says so."""
+        words = ("scontrol", *self._cluster(), "show", "config")
+        return not sees_all_jobs() and parse_hides_jobs(await self._run("look", *words))
 
     async def partitions(self) -> dict[str, PartitionFacts]:
         """Return what is free in each partition, by Slurm's names."""

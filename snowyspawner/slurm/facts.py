@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..metrics import BACKGROUND_FAILURES
-from .client import SlurmClient, SlurmError
+from .client import Prefix, SlurmClient, SlurmError, sees_all_jobs
 from .nodes import PartitionFacts
 from .reservations import Reservation
 
@@ -39,7 +40,7 @@ class Live(NamedTuple):
 
     at: float  # time.monotonic()
     partitions: Mapping[str, PartitionFacts] = {}
-    waiting: Mapping[str, int] = {}
+    waiting: Mapping[str, int] | None = {}  # None: Slurm does not show them to the hub
     reservations: Sequence[Reservation] = ()
 
 
@@ -70,23 +71,26 @@ class Facts:
         """Return the last answer about *user* without asking; None when there is none."""
         return self._accounts.get(user, _UNKNOWN)[1]
 
-    async def accounts(self, user: str, patience: float | None = None) -> list[str] | None:
+    async def accounts(
+        self, user: str, patience: float | None = None, prefix: Prefix | None = None
+    ) -> list[str] | None:
         """Return the accounts that *user* may charge jobs to; None when Slurm does not tell.
 
+        With *prefix* it is asked as the person where it tells the hub nothing: Slurm's PrivateData may hide it.
         If it takes longer than *patience* seconds, the last answer is returned, and the next one is remembered.
         """
         asked, answer = self._accounts.get(user, _UNKNOWN)
         now = time.monotonic()
         if now - asked < self.fresh_for or now < self._ask_accounting_at:
             return answer
-        task = self._once(f"accounts {user}", self._ask_accounts(user))
+        task = self._once(f"accounts {user}", self._ask_accounts(user, prefix))
         await asyncio.wait([task], timeout=patience)
         return self.known_accounts(user)
 
-    async def _ask_accounts(self, user: str) -> None:
+    async def _ask_accounts(self, user: str, prefix: Prefix | None) -> None:
         try:
             # A cluster without accounting, or one that hides it, names none: then nothing is known.
-            answer = await self.client.accounts(user) or None
+            answer = await self._shown(partial(self.client.accounts, user), prefix) or None
         except (SlurmError, OSError) as error:
             # It is accounting that fails, not the question about one person.
             pause = min(RETRY_AFTER * 2**self._accounting_failures, RETRY_LIMIT)
@@ -97,10 +101,29 @@ class Facts:
         self._accounting_failures = 0
         self._accounts[user] = (time.monotonic(), answer)
 
-    async def jobs_in(self, partition: str, user: str, may_ask: Callable[[], None], age: float = JOBS_FOR) -> list[str]:
+    @staticmethod
+    async def _shown(ask: Callable[[Sequence[str]], Awaitable[list[str]]], prefix: Prefix | None) -> list[str]:
+        """Return what *ask* answers to the hub, or else to the person. Raises `SlurmError`."""
+        answer = await ask(())
+        if answer or prefix is None or sees_all_jobs():
+            return answer
+        try:
+            words = await prefix()
+            return await ask(words) if words else answer
+        except SlurmError:  # sudo does not let the hub
+            return answer
+
+    async def jobs_in(
+        self,
+        partition: str,
+        user: str,
+        may_ask: Callable[[], None],
+        age: float = JOBS_FOR,
+        prefix: Prefix | None = None,
+    ) -> list[str]:
         """Return the ids of *user*'s jobs in *partition* as they were *age* seconds ago at most. Raises `SlurmError`.
 
-        *may_ask* is called before Slurm is asked, and raises if it must not be.
+        *may_ask* is called before Slurm is asked, and raises if it must not be. *prefix* as in `accounts`.
         """
         asked, answer = self._jobs.get((partition, user), (float("-inf"), []))
         if time.monotonic() - asked < age:
@@ -108,16 +131,16 @@ class Facts:
         what = f"jobs {partition} {user}"
         if what not in self._asking:
             may_ask()
-        found = await asyncio.shield(self._once(what, self._ask_jobs(partition, user)))
+        found = await asyncio.shield(self._once(what, self._ask_jobs(partition, user, prefix)))
         if isinstance(found, SlurmError):
             raise found
         return list(found or ())
 
-    async def _ask_jobs(self, partition: str, user: str) -> list[str] | SlurmError:
+    async def _ask_jobs(self, partition: str, user: str, prefix: Prefix | None) -> list[str] | SlurmError:
         now = time.monotonic()
         self._jobs = {key: held for key, held in self._jobs.items() if now - held[0] < JOBS_FOR}
         try:
-            answer = await self.client.jobs_in(partition, user)
+            answer = await self._shown(partial(self.client.jobs_in, partition, user), prefix)
         except SlurmError as error:
             return error
         self._jobs[partition, user] = (now, answer)
@@ -142,15 +165,22 @@ class Facts:
         if time.monotonic() - self._asked >= self.live_for:
             self.soon("live", self._ask_live())
 
-    def look_soon_at(self, user: str, may_read: MayRead, images: Sequence[str], accounts: bool = True) -> None:
+    def look_soon_at(
+        self,
+        user: str,
+        may_read: MayRead,
+        images: Sequence[str],
+        accounts: bool = True,
+        prefix: Prefix | None = None,
+    ) -> None:
         """The same of what concerns *user*: which of the *images* (the Site's names) they may read, and *accounts*.
 
-        *may_read* answers None where that cannot be told.
+        *may_read* answers None where that cannot be told. *prefix* as in `accounts`.
         """
         now = time.monotonic()
         old_accounts = now - self._accounts.get(user, _UNKNOWN)[0] >= self.fresh_for
         if accounts and old_accounts and now >= self._ask_accounting_at:
-            self.soon(f"accounts {user}", self._ask_accounts(user))
+            self.soon(f"accounts {user}", self._ask_accounts(user, prefix))
         old = [name for name in images if now - self._readable.get((user, name), _UNKNOWN)[0] >= self.fresh_for]
         if old:
             self.soon(f"readable {user}", self._ask_readable(user, may_read, old))
@@ -166,8 +196,8 @@ class Facts:
 
     async def _ask_live(self) -> None:
         try:
-            nodes, waiting, reservations = await asyncio.gather(
-                self.client.partitions(), self.client.waiting(), self.client.reservations()
+            nodes, waiting, reservations, hidden = await asyncio.gather(
+                self.client.partitions(), self.client.waiting(), self.client.reservations(), self.client.hides_jobs()
             )
         except (SlurmError, OSError) as error:
             if self.failing_since is None:
@@ -175,7 +205,7 @@ class Facts:
                 self.log.warning("Slurm does not tell about its partitions, keeping what is known: %s", error)
         else:
             self.failing_since = None
-            self.live = Live(time.monotonic(), nodes, waiting, reservations)
+            self.live = Live(time.monotonic(), nodes, None if hidden else waiting, reservations)
         finally:
             self._asked = time.monotonic()
 

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..metrics import BACKGROUND_FAILURES, SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, SlurmClient, SlurmError, phase_of, sees_all_jobs, within
+from .client import ENDED, WAITING, JobEnd, JobRow, Prefix, SlurmClient, SlurmError, phase_of, sees_all_jobs, within
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
@@ -30,9 +30,6 @@ SETTLING = 10.0
 HIDDEN_AFTER = 60.0
 # Seconds between two questions about such a job as the person whose it is.
 INTERVAL_HIDDEN = 2.0
-
-#: Gives the words that make a command run as the person whose job it is. Raises `SlurmError`.
-Prefix = Callable[[], Awaitable[Sequence[str]]]
 
 
 class Watched:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from snowyspawner.estimate import STARTS_PER_MINUTE
+
 from ..faults import FaultHub, away, ready, sampled, stopped
 from ..hubs import Hub, until
 from .test_session import facts, queued
@@ -316,3 +318,23 @@ async def test_a_launch_is_not_charged_with_the_time_that_slurm_is_away(
 
 async def launching(hub: Hub, user: str) -> bool:
     return bool((await hub.job(user))["phase"] == "launching")
+
+
+async def test_nobody_can_keep_sbatch_busy(faulty: FaultHub, users: list[str]) -> None:
+    """Start, be refused or stop, start again: as often as once a second."""
+    calls = faulty.directory / "calls"
+    calls.touch(mode=0o666)
+    calls.chmod(0o666)
+    faulty.fault("sbatch", f"echo >> {calls}; echo 'sbatch: error: Unspecified error' >&2; exit 1")
+
+    async def too_many() -> bool:
+        await asyncio.gather(*(faulty.submit(users[0], ONE, f"s{number}") for number in range(10)))
+        return "Many sessions were started in the last minute." in faulty.log()
+
+    await until(too_many, 50, "a start is refused", every=0.3)
+    assert "Many sessions were started in the last minute." in await faulty.failure(users[0], ONE)
+    await until(lambda: len(calls.read_text()) == STARTS_PER_MINUTE, 10, "all are submitted")
+    # One's own only.
+    status, _ = await faulty.submit(users[1], ONE)
+    assert status != 429
+    await until(lambda: len(calls.read_text()) == STARTS_PER_MINUTE + 1, 10, "somebody else's is")

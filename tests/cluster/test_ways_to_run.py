@@ -22,6 +22,8 @@ import yaml
 from demo.accounts import changes
 from demo.commands import open_umask
 from demo.state import free_ports
+from snowyspawner.slurm import client as slurm_client
+from snowyspawner.slurm.client import SlurmClient
 
 from ..faults import ready
 from ..hubs import ROOT, Hub, until
@@ -394,7 +396,12 @@ def sees(account: str, cluster: Any) -> str:
 
 @pytest.mark.parametrize("other_hub", ["service account"], indirect=True)
 async def test_jobs_that_slurm_hides_from_the_hub_are_followed_as_their_owner(
-    private: None, other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any
+    private: None,
+    other_hub: OtherHub,
+    users: list[str],
+    cluster: Any,
+    slurm: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = users[0]
     await other_hub.submit(name, {**MKL, "begin": later(cluster, 600)})
@@ -402,6 +409,12 @@ async def test_jobs_that_slurm_hides_from_the_hub_are_followed_as_their_owner(
     assert sees(SERVICE, cluster) == ""
     assert sees(name, cluster) == job["job_id"]
     await said(other_hub, name, "", "Waiting for the time that you chose.", 40)
+    # It counts where one at a time is allowed, and the form does not say that nobody waits.
+    message = await other_hub.failure(name, MKL, "second")
+    assert f"job {job['job_id']} is there already" in message
+    conf = cluster.state / "conf" / cluster.site.cluster / "slurm.conf"
+    monkeypatch.setattr(slurm_client, "sees_all_jobs", lambda: False)
+    assert await SlurmClient("", str(conf)).hides_jobs()
     # Its end is known, and whose doing it was.
     slurm("scancel", "-M", cluster.site.cluster, job["job_id"])
     last = await stopped(other_hub, name, seconds=40)
@@ -421,7 +434,7 @@ async def test_a_job_that_the_hub_may_not_see_is_not_given_up(
     await other_hub.stop()
     config.write_text(f"import snowyspawner.life\nsnowyspawner.life._UNKNOWN_FOR = 3.0\n{config.read_text()}")
     try:
-        SUDOERS.write_text(before.replace(", /usr/bin/squeue, /usr/bin/sacct", ""))
+        SUDOERS.write_text(before.replace(", /usr/bin/squeue, /usr/bin/sacct, /usr/bin/sacctmgr", ""))
         await other_hub.start()
         await other_hub.submit(name, {**MKL, "begin": later(cluster, 50)})
         job = await other_hub.job(name)

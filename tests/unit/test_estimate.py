@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.estimate import FRESH_FOR, PER_MINUTE, PER_MINUTE_OF_ALL, Estimator, TooOftenError, say_wait
+from snowyspawner.estimate import (
+    FRESH_FOR,
+    PER_MINUTE,
+    PER_MINUTE_OF_ALL,
+    STARTS_PER_MINUTE,
+    STARTS_PER_MINUTE_OF_ALL,
+    Estimator,
+    TooOftenError,
+    say_wait,
+)
 from snowyspawner.slurm.client import SlurmError, SlurmTimeoutError, SlurmUnsureError, parse_would_start
 
 
@@ -95,6 +104,20 @@ async def test_all_together_have_to_wait_when_they_ask_too_often(
     assert len(client.asked) == PER_MINUTE_OF_ALL
     clock.time += 60
     await estimator.ask("ann", "script", [], {})
+
+
+async def test_starts_are_counted_by_themselves(estimator: Estimator, clock: Clock) -> None:
+    for _ in range(STARTS_PER_MINUTE):
+        estimator.starts.take("ann")
+    with pytest.raises(TooOftenError):
+        estimator.starts.take("ann")
+    estimator.limiter.take("ann")
+    for number in range(STARTS_PER_MINUTE_OF_ALL - STARTS_PER_MINUTE):
+        estimator.starts.take(f"person{number}")
+    with pytest.raises(TooOftenError):
+        estimator.starts.take("bob")
+    clock.time += 60
+    estimator.starts.take("ann")
 
 
 async def test_other_questions_of_buttons_count_too(estimator: Estimator, client: StandInClient) -> None:

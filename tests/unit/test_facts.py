@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from snowyspawner.estimate import TooOftenError
 from snowyspawner.metrics import BACKGROUND_FAILURES
 from snowyspawner.request import RequestError, default_options, from_options
 from snowyspawner.site import Site
-from snowyspawner.slurm.client import SlurmError, parse_accounts
+from snowyspawner.slurm.client import SlurmError, parse_accounts, parse_hides_jobs
 from snowyspawner.slurm.facts import Facts
 from snowyspawner.slurm.nodes import PartitionFacts
 from snowyspawner.slurm.reservations import Reservation
@@ -35,16 +35,17 @@ class StandInClient:
         self.asked: list[str] = []
         self.looks = self.counted = 0
         self.jobs: dict[tuple[str, str], list[str]] = {}
+        self.hides = False
         self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
 
-    async def accounts(self, user: str) -> list[str]:
-        self.asked.append(user)
+    async def accounts(self, user: str, prefix: Sequence[str] = ()) -> list[str]:
+        self.asked.append(" ".join([*prefix, user]))
         self.was_asked.set()
         await self.may_answer.wait()
         if self.error:
             raise self.error
-        return self.answers.get(user, [])
+        return self.answers.get(self.asked[-1], [])
 
     async def partitions(self) -> dict[str, PartitionFacts]:
         self.looks += 1
@@ -57,14 +58,17 @@ class StandInClient:
     async def waiting(self) -> dict[str, int]:
         return {"core": 3}
 
+    async def hides_jobs(self) -> bool:
+        return self.hides
+
     async def reservations(self) -> list[Reservation]:
         return []
 
-    async def jobs_in(self, partition: str, user: str) -> list[str]:
+    async def jobs_in(self, partition: str, user: str, prefix: Sequence[str] = ()) -> list[str]:
         self.counted += 1
         if self.error:
             raise self.error
-        return self.jobs.get((partition, user), [])
+        return self.jobs.get((partition, " ".join([*prefix, user])), [])
 
     async def may_read(self, image: str) -> bool | None:
         self.asked.append(image)
@@ -292,3 +296,71 @@ def test_without_an_event_loop_nothing_is_asked() -> None:
     facts.look_soon()
     facts.look_soon_at("ann", client.may_read, ["yes.sif"])
     assert client.asked == []
+
+
+async def sudo() -> list[str]:
+    return ["sudo"]
+
+
+async def sudo_is_broken() -> list[str]:
+    raise SlurmError("sudo", 1, "sudo: a password is required")
+
+
+async def nobody() -> list[str]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("root", "prefix", "shown"),
+    [
+        (False, sudo, ["g7"]),
+        (False, sudo_is_broken, None),
+        (False, nobody, None),  # the hub runs as the person
+        (False, None, None),
+        (True, sudo, None),
+    ],
+)
+async def test_what_slurm_hides_from_the_hub_it_shows_the_person(
+    monkeypatch: pytest.MonkeyPatch, root: bool, prefix: Any, shown: list[str] | None
+) -> None:
+    """PrivateData of slurm.conf(5) and slurmdbd.conf(5). Root is shown all there is, so none is none."""
+    monkeypatch.setattr("snowyspawner.slurm.facts.sees_all_jobs", lambda: root)
+    client = StandInClient()
+    client.answers["sudo ann"] = ["g7"]
+    client.jobs["devcore", "sudo ann"] = ["17"]
+    facts = Facts(client, LOG)
+    assert await facts.accounts("ann", prefix=prefix) == shown
+    assert await facts.jobs_in("devcore", "ann", lambda: None, prefix=prefix) == (["17"] if shown else [])
+    # What the hub is shown is enough.
+    client.answers["bob"], client.jobs["devcore", "bob"] = ["g1"], ["18"]
+    assert await facts.accounts("bob", prefix=sudo) == ["g1"]
+    assert await facts.jobs_in("devcore", "bob", lambda: None, prefix=sudo) == ["18"]
+    assert "sudo bob" not in client.asked
+
+
+@pytest.mark.parametrize(("hides", "waiting"), [(False, {"core": 3}), (True, None)])
+async def test_jobs_that_are_hidden_are_not_counted_as_none(hides: bool, waiting: Any) -> None:
+    client = StandInClient()
+    client.hides = hides
+    facts = Facts(client, LOG)
+    facts.look_soon()
+    await client.was_asked.wait()
+    await asyncio.sleep(0.01)
+    assert facts.live is not None
+    assert facts.live.waiting == waiting
+
+
+@pytest.mark.parametrize(
+    ("line", "hides"),
+    [
+        # slurm.conf(5): a list of what is hidden; "none" is what scontrol 20.02 to 25.05 shows for the default.
+        ("PrivateData             = none", False),
+        ("PrivateData             = jobs", True),
+        ("PrivateData             = accounts,jobs,usage", True),
+        ("PrivateData             = all", True),
+        ("PrivateData             = nodes,partitions,reservations", False),
+        ("", False),
+    ],
+)
+def test_whether_jobs_are_hidden_is_read_from_the_configuration(line: str, hides: bool) -> None:
+    assert parse_hides_jobs(f"ClusterName = snowy\n{line}\nProctrackType = proctrack/cgroup\n") == hides

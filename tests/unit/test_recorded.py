@@ -548,11 +548,12 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.reservations()
     client.cluster = ""
     assert await client.cluster_name() == "snowy"
+    await client.hides_jobs()
     # A method that is new has to be called here, too.
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
-        *("partitions", "waiting", "reservations", "cluster_name", "nodes"),
+        *("partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
