@@ -99,13 +99,13 @@ def to_line(options: Mapping[str, str]) -> str:
 
 
 def _gpu(gres: str) -> str:
-    """Take ``gpu:t4:1`` as the choice ``t4:1``; ``gpu:t4:0`` and ``none`` as none."""
+    """Take ``gpu:t4:1`` as the choice ``t4:1``, ``gpu:2`` as ``2``, ``shard:2`` as it is; ``none`` as none."""
     name, _, rest = gres.partition(":")
     if gres.lower() == "none":
         return "none"
-    if name != "gpu" or "," in gres:
+    if name not in ("gpu", "shard") or "," in gres:
         raise ValueError(f"--gres={gres}: only a GPU is possible, such as gpu:t4:1")
-    return rest
+    return (rest or "1") if name == "gpu" else gres
 
 
 def _megabytes(text: str) -> str:

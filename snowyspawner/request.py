@@ -236,7 +236,8 @@ class _Check:
     def parted(self, options: dict[str, str]) -> dict[str, str]:
         """Put the Site's partition where a line has Slurm's. Raises `ValueError`: no nodes have that constraint."""
         constraint, name = options.pop("constraint", ""), options.get("partition", self.values["partition"])
-        found = self.site.find_partition(name, constraint, options.get("gpu", "").partition(":")[0])
+        gpu = _type_and_count(options["gpu"])[0] if "gpu" in options else None
+        found = self.site.find_partition(name, constraint, gpu)
         if constraint and not found:
             raise ValueError(f"-C {constraint}: partition {name} has no such nodes here")
         if "partition" not in options and found in (None, name):
@@ -378,14 +379,21 @@ class _Check:
         text = self.text("gpu")
         if "gpu" in self.errors or text in ("none", "0"):
             return "", 0
-        name, _, count = text.partition(":")
+        name, count = _type_and_count(text)
+        partition = self.values["partition"]
+        key = self.site.find_gpu(name, partition if isinstance(partition, str) else "")
         offered = [f"{key}:1" for key in self.site.gpus] + ["none"]
-        if name not in self.site.gpus or not re.fullmatch(r"[0-9]{1,3}", count or "1", re.ASCII):
+        if not key or not re.fullmatch(r"[0-9]{1,3}", count, re.ASCII):
             self.errors["gpu"] = f"{_show(text)} is not offered here; choose {either(offered)}"
             return "", 0
         # The course's own way to say none was --gres=gpu:t4:0.
-        number = int(count or "1")
-        return (name, number) if number else ("", 0)
+        return (key, int(count)) if int(count) else ("", 0)
+
+
+def _type_and_count(gpu: str) -> tuple[str, str]:
+    """Part ``t4:2``, ``t4`` (one) and ``2`` (of whatever type) as sbatch(1), --gres, does."""
+    name, colon, count = gpu.partition(":")
+    return ("", name) if name.isdecimal() and not colon else (name, count or "1")
 
 
 def _write_begin(begin: int, site: Site) -> str:

@@ -336,16 +336,37 @@ class Site(_Model):
         """Return what Slurm calls the GPUs *key*; see `gpu_type`."""
         return gpu_type(self.gpus[key].request)
 
-    def find_partition(self, name: str, constraint: str = "", gpu: str = "") -> str:
+    def find_gpus(self, name: str) -> list[str]:
+        """Return the keys of what *name* means in a Gres: a key or Slurm's type in any letters, ``shard``, empty: any.
+
+        Slurm itself takes a type as slurm.conf has it; people write what a page shows them.
+        """
+        if name in self.gpus:
+            return [name]
+        kinds = {key: self.slurm_gpu(key) for key in self.gpus}
+        if name in ("", "shard"):
+            return [key for key, kind in kinds.items() if (kind is None) == (name == "shard")]
+        return [key for key, kind in kinds.items() if name.lower() in (key.lower(), (kind or key).lower())]
+
+    def find_gpu(self, name: str, partition: str = "") -> str:
+        """Return the key that *name* means (see `find_gpus`); empty: none. Of several, one that *partition* has."""
+        found = self.find_gpus(name)
+        here = self.partitions[partition].gpus if partition in self.partitions else ()
+        return next((key for key in found if key in here), found[0] if found and name else "")
+
+    def find_partition(self, name: str, constraint: str = "", gpu: str | None = None) -> str:
         """Return the key of what sbatch's ``-p`` *name* and ``-C`` *constraint* mean; empty: there is no such.
 
-        *name* may be a key, too. Of several parts of one of Slurm's partitions, the first that has *gpu* is meant.
+        *name* may be a key, too. Of several parts of one of Slurm's partitions, the first that has *gpu* (as in
+        `find_gpus`) is meant.
         """
         if name in self.partitions and not constraint:
             return name
         parts = [key for key in self.partitions if name in (key, self.slurm_partition(key))]
         meant = [key for key in parts if self.partitions[key].constraint == constraint]
-        return next((key for key in meant if gpu in self.partitions[key].gpus), meant[0] if meant else "")
+        wanted = set(() if gpu is None else self.find_gpus(gpu))
+        fits = (key for key in meant if wanted.intersection(self.partitions[key].gpus))
+        return next(fits, meant[0] if meant else "")
 
     @property
     def port_range(self) -> tuple[int, int]:

@@ -248,6 +248,78 @@ def test_gpus_are_asked_for_by_type_and_count(snowy: Site, gpu: str, expected: t
     assert (request.gpu, request.gpu_count) == expected
 
 
+# Keys of a Site's own, and what Slurm calls them.
+KEYS = {
+    "gpus": {
+        "small": {"request": "--gres=gpu:t4:{count}", "max_count": 4},
+        "big": {"request": "--gres=gpu:nvidia_A100-80GB:{count}"},
+        "part": {"request": "--gres=shard:{count}", "max_count": 8},
+        "any": {"request": "--gpus={count}"},
+        "t4": None,
+    },
+    "partitions": {
+        "core": {"gpus": ["small", "part"]},
+        "node": {"gpus": ["big", "any"]},
+        "devcore": {"gpus": ["part"]},
+    },
+    "defaults": {"gpu": None},
+    "presets": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("partition", "gpu", "expected"),
+    [
+        ("core", "small:2", ("small", 2)),
+        ("core", "Small:2", ("small", 2)),
+        ("core", "t4:2", ("small", 2)),
+        ("core", "T4", ("small", 1)),
+        ("core", "2", ("small", 2)),
+        ("node", "1", ("big", 1)),
+        ("node", "nvidia_a100-80gb:1", ("big", 1)),
+        ("node", "any:1", ("any", 1)),
+        ("core", "shard:3", ("part", 3)),
+        ("core", "part", ("part", 1)),
+        ("core", "t4:0", ("", 0)),
+    ],
+)
+def test_gpus_go_by_slurm_s_names_too(
+    variant: Callable[..., Site], partition: str, gpu: str, expected: tuple[str, int]
+) -> None:
+    request = from_options({"partition": partition, "gpu": gpu}, variant(**KEYS))
+    assert (request.gpu, request.gpu_count) == expected
+    if "-" not in gpu and gpu.partition(":")[0] not in ("shard",):
+        line = from_options({"line": f"-p {partition} --gres=gpu:{gpu}"}, variant(**KEYS))
+        assert (line.gpu, line.gpu_count) == expected
+
+
+def test_a_line_asks_for_a_gpu_or_for_parts_of_one(variant: Callable[..., Site]) -> None:
+    site = variant(**KEYS)
+    asked = {line: from_options({"line": f"-p core {line}"}, site) for line in ("--gres=gpu", "--gres=shard:2", "-G 2")}
+    assert [(found.gpu, found.gpu_count) for found in asked.values()] == [("small", 1), ("part", 2), ("small", 2)]
+
+
+@pytest.mark.parametrize(
+    ("partition", "gpu", "text"),
+    [
+        ("devcore", "1", "'1' is not offered here; choose small:1, big:1, part:1, any:1 or none"),
+        ("devcore", "t4", "devcore has no small, only part: choose core, or no GPU"),
+        ("core", "a100", "'a100' is not offered here"),
+        ("core", "nvidia", "'nvidia' is not offered here"),
+        ("core", "\N{SUPERSCRIPT TWO}", "is not offered here"),
+        ("core", "", None),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_by_any_name(
+    variant: Callable[..., Site], partition: str, gpu: str, text: str | None
+) -> None:
+    options = {"partition": partition, "gpu": gpu}
+    if text is None:
+        assert from_options(options, variant(**KEYS)).gpu == ""
+    else:
+        assert text in refused(options, variant(**KEYS))["gpu"]
+
+
 def test_the_gpu_that_means_none_is_welcome_in_devcore(snowy: Site) -> None:
     assert from_options({"gpu": "t4:0", "partition": "devcore"}, snowy).gpu == ""
 
