@@ -22,18 +22,6 @@ from .words import Words
 #: hub follows it.
 Kind = Literal["idle", "waiting", "starting", "running", "stopping", "ended", "lost"]
 
-_REASONS: dict[str, Words] = {
-    "queue_timeout": Words("The job waited too long in the queue.", "Ask for less, or try another partition."),
-    "launch_timeout": Words("The job started, but its server did not answer in time.", "Start again."),
-    "unreachable": Words("The server ran, but the hub could not reach it.", "Tell support."),
-    "unsupported": Words("The hub could not start the job.", "Tell support."),
-}
-# The states that are ours, not Slurm's.
-_LOST: dict[str, Words] = {
-    "REQUEUED": Words("Slurm has put the job back into the queue: what ran in it is gone.", "Start again."),
-    "UNKNOWN": Words("Slurm lost sight of the job, and its server did not answer.", "Start again, or tell support."),
-}
-
 
 class Card(NamedTuple):
     """One server as its owner sees it. Times are in epoch seconds, None where nobody knows; no text is HTML."""
@@ -227,12 +215,10 @@ def why(last: Ended, site: Site) -> Words:
     }
     if last.exit_code in words.LAUNCHER_CODES or (last.reason == "launch" and last.reported):
         return words.launch_failure(last.exit_code, **facts)
-    if last.reason in _REASONS:
-        return _REASONS[last.reason]
+    if given_up := words.given_up(last.reason, facts["node"]):
+        return given_up
     if not last.state:
         return Words("The session ended.")
-    if last.state in _LOST:
-        return _LOST[last.state]
     said = words.ending(last.state, last.by, last.exit_code, last.signal)
     if last.state == "FAILED" and not said.advice:
         return said._replace(advice="Start again; if it happens again, show support the log.")

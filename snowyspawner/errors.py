@@ -8,10 +8,12 @@ from typing import Literal
 
 from jupyterhub.spawner import SpawnException
 
-from .words import Words
+from .words import Words, given_up
 
 #: Becomes a label of JupyterHub's metrics, so the list is closed.
-Reason = Literal["request", "slurm", "queue_timeout", "launch_timeout", "launch", "ended", "unreachable", "unsupported"]
+Reason = Literal[
+    "request", "slurm", "queue_timeout", "launch_timeout", "no_hub", "launch", "ended", "unreachable", "unsupported"
+]
 
 
 class SessionError(SpawnException):  # type: ignore[misc]  # jupyterhub has no types
@@ -35,6 +37,11 @@ class SessionError(SpawnException):  # type: ignore[misc]  # jupyterhub has no t
         super().__init__(text, reason=reason, status_code=status_code)
         self.jupyterhub_message = text
         self.jupyterhub_html_message = self._html()
+
+    @classmethod
+    def given_up(cls, reason: Reason, detail: str, node: str = "?") -> SessionError:
+        """Return what a start ends with that the hub gives up; the same is said of it afterwards."""
+        return cls(given_up(reason, node) or Words(reason), reason=reason, detail=detail)
 
     def _html(self) -> str:
         parts = [f"<p>{escape(str(self.words))}</p>"]

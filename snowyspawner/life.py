@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from . import status, words
-from .errors import SessionError
+from .errors import Reason, SessionError
 from .job import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from .reader import ReadError, shared_reader
@@ -282,16 +282,13 @@ class Life:
             if launched is not None:
                 left = launched + launch_timeout - now
                 if left <= 0:
-                    slow = Words("The job started, but its server did not answer in time.", "Start again.")
-                    if job.phase != "launching":
-                        # It runs and has not claimed its session: it still looks for the hub.
-                        slow = words.launch_failure(words.NO_HUB, **self._facts(job))
-                    raise SessionError(slow, reason="launch_timeout", detail=f"{launch_timeout:g} seconds")
+                    # One that runs and has not claimed its session still looks for the hub.
+                    reason: Reason = "launch_timeout" if job.phase == "launching" else "no_hub"
+                    raise SessionError.given_up(reason, f"{launch_timeout:g} seconds", self._facts(job)["node"])
             else:
                 left = should_begin + queue_timeout - now if queue_timeout else 3600.0
                 if left <= 0:
-                    slow = Words("The job waited too long in the queue.", "Ask for less, or try another partition.")
-                    raise SessionError(slow, reason="queue_timeout", detail=f"{queue_timeout:g} seconds")
+                    raise SessionError.given_up("queue_timeout", f"{queue_timeout:g} seconds")
             await watched.changed(min(left, 0.5 if asked else 60.0))
 
     def _slurm_may_tell(self, now: float) -> bool:

@@ -331,8 +331,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         deadline = time.monotonic() + _REACH_FOR
         while problem := await self._problem(job):
             if time.monotonic() > deadline:
-                message = Words(f"The server runs on node {job.node}, but the hub cannot reach it.", "Tell support.")
-                raise SessionError(message, reason="unreachable", detail=f"{self._address(job)}: {problem}")
+                raise SessionError.given_up("unreachable", f"{self._address(job)}: {problem}", job.node)
             await asyncio.sleep(0.2)
 
     async def _problem(self, job: Job) -> str:

@@ -249,8 +249,17 @@ _END: dict[str, Words] = {
 
 # Not Slurm's: `life` gives up what can serve nobody any more.
 _LOST: dict[str, Words] = {
-    "REQUEUED": Words("The job was put back into the queue.", "Start again."),
-    "UNKNOWN": Words("Slurm no longer knows the job, and its server does not answer.", "Start again."),
+    "REQUEUED": Words("Slurm has put the job back into the queue: what ran in it is gone.", "Start again."),
+    "UNKNOWN": Words("Slurm lost sight of the job, and its server did not answer.", "Start again, or tell support."),
+}
+
+# Why the hub gave a start up, by the reason of its `errors.SessionError`: {node} is filled in.
+_GIVEN_UP: dict[str, Words] = {
+    "queue_timeout": Words("The job waited too long in the queue.", "Ask for less, or try another partition."),
+    "launch_timeout": Words("The job started, but its server did not answer in time.", "Start again."),
+    "no_hub": _LAUNCHER[NO_HUB],
+    "unreachable": Words("The server ran on node {node}, but the hub could not reach it.", "Tell support."),
+    "unsupported": Words("The hub could not start the job.", "Tell support."),
 }
 
 # The same as _END, of jobs that are not over.
@@ -326,6 +335,12 @@ def launch_failure(code: int, **facts: str) -> Words:
     if known is None:
         return Words(f"The server ended before it answered (exit code {code}).")
     return Words(known.sentence.format(**facts), known.advice, known.field)
+
+
+def given_up(reason: str, node: str = "?") -> Words | None:
+    """Say why the hub gave a start up; None for a *reason* of which something else says more."""
+    said = _GIVEN_UP.get(reason)
+    return said and said._replace(sentence=said.sentence.format(node=node))
 
 
 def before_launcher(exit_code: int, node: str) -> Words:

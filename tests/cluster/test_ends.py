@@ -203,7 +203,7 @@ async def test_the_cause_of_a_start_s_end_is_said_within_a_tick(
     message = await fails("launches", ONE, lambda job: operator.cancel(job["job_id"]), "launching")
     assert "The job was cancelled by root." in message
     message = await fails("requeued", ONE, lambda job: operator.requeue_and_hold(job["job_id"]), "launching")
-    assert "The job was put back into the queue." in message
+    assert "Slurm has put the job back into the queue: what ran in it is gone." in message
 
     def kill_launcher(job: dict[str, Any]) -> None:
         (pid,) = processes(job["job_id"], "/dev/fd/3")

@@ -111,6 +111,21 @@ async def test_how_it_ended(life: Life, last: dict[str, Any], title: str, senten
     assert sentence in found.words.sentence
 
 
+@pytest.mark.parametrize("reason", ["queue_timeout", "launch_timeout", "no_hub", "unreachable"])
+async def test_why_the_hub_gave_up_is_said_the_same_then_and_later(life: Life, reason: Any) -> None:
+    failure = SessionError.given_up(reason, "180 seconds", "s1")
+    assert failure.words.sentence
+    assert "{" not in failure.words.sentence
+    life.last = Ended(job_id="7", request=REQUEST, reason=reason, state="CANCELLED", node="s1", detail="180 seconds")
+    assert card.of(life, "alice").words == failure.words == card.of(life, "alice", failure=failure).words
+
+
+@pytest.mark.parametrize("state", ["REQUEUED", "UNKNOWN"])
+async def test_a_job_that_can_serve_nobody_is_said_the_same_then_and_later(life: Life, state: str) -> None:
+    life.last = Ended(job_id="7", request=REQUEST, state=state, begun_at=1.0)
+    assert card.of(life, "alice").words == words.ending(state)
+
+
 async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:
     life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
     refused = SessionError(Words("Nothing was started.", "Ask for less.", "time"), reason="request")
