@@ -404,6 +404,7 @@
 
   let timer = 0;
   let under_way = null;
+  let choices = 0; // so many times something was changed: an answer about an earlier choice is none about this one
 
   async function check(values) {
     if (!urls.check) return;
@@ -433,6 +434,8 @@
     const now = verdict(values);
     if (!quietly) {
       touched = true;
+      choices += 1;
+      under_way?.abort();
       // What only the server knows stays until its field is changed, or it has spoken again.
       const rest = Object.entries(shown).filter(([field]) => values[field] === before[field] && !ruled.has(field));
       show({ ...Object.fromEntries(rest), ...now.errors }, now.remarks);
@@ -473,8 +476,10 @@
     place.hidden = false;
     place.replaceChildren(make("p", { textContent: "Asking Slurm …" }));
     announce("Asking Slurm …");
+    const asked = choices;
     try {
       const said = await ask(urls.estimate, read());
+      if (asked !== choices) return;
       const wrong = Object.entries(said.errors ?? {}).map(([field, text]) => `${labelOf(field)}: ${text}`).join(". ");
       place.replaceChildren(make("p", { textContent: said.sentence || wrong }));
       if (said.sooner?.values) {
@@ -488,6 +493,7 @@
       }
       announce([said.sentence || wrong, said.sooner?.sentence].filter(Boolean).join(" "));
     } catch (error) {
+      if (asked !== choices) return;
       place.replaceChildren(make("p", { textContent: error.message }));
       announce(error.message);
     }
@@ -497,13 +503,16 @@
   on("snowy-script", "click", async (event) => {
     event.preventDefault();
     const dialog = by("snowy-dialog");
+    const asked = choices;
     try {
       const said = await ask(urls.script, read());
+      if (asked !== choices) return;
       if (said.script === undefined) throw new Error(Object.entries(said.errors ?? {}).map(([field, text]) => `${labelOf(field)}: ${text}`).join(". "));
       by("snowy-argv").textContent = ((answer?.argv?.length && answer.argv) || said.argv || []).map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
       by("snowy-script-text").textContent = said.script;
       dialog.showModal();
     } catch (error) {
+      if (asked !== choices) return;
       const place = by("snowy-estimate-answer");
       place.hidden = false;
       place.replaceChildren(make("p", { textContent: error.message }));

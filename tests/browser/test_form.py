@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Error, Page, Route, expect
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from ..hubs import Hub, until
 from .conftest import shoot
@@ -322,3 +325,55 @@ async def test_a_hub_that_does_not_answer_leaves_the_page_s_own_rules(form: Page
     await form.route("**/snowy/estimate*", lambda route: route.fulfill(status=403, body=json.dumps({})))
     await form.get_by_role("button", name="When would this start?").click()
     await expect(form.locator("#snowy-estimate-answer")).to_have_text("You are signed out: reload the page.")
+
+
+async def held(page: Page, what: str) -> tuple[list[Route], asyncio.Event]:
+    """Hold the next answers of *what* back; return what was asked, and what lets the answers go."""
+    asked: list[Route] = []
+    go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.append(route)
+        await go.wait()
+        with suppress(Error):  # given up by the page
+            await route.continue_()
+
+    await page.route(f"**/snowy/{what}*", hold)
+    return asked, go
+
+
+@pytest.mark.parametrize(
+    ("what", "button", "place"),
+    [
+        ("check", None, "#snowy-bar-cost"),
+        ("estimate", "When would this start?", "#snowy-estimate-answer"),
+        ("script", "Show the job script", "#snowy-dialog"),
+    ],
+)
+async def test_an_answer_about_an_earlier_choice_is_not_shown(
+    form: Page, what: str, button: str | None, place: str
+) -> None:
+    await unfold(form)
+    asked, go = await held(form, what)
+    if button:
+        await form.get_by_role("button", name=button).click()
+    else:
+        await entry(form, "cores").fill("2")
+    await until(lambda: asked, 10, f"the page asks for {what}")
+    if not button:
+        # The next question would end the one before it; a change has to do that at once.
+        await form.evaluate("window.setTimeout = () => 0")
+    await entry(form, "cores").fill("3")
+    await entry(form, "cores").press("Tab")
+    go.set()
+    with suppress(Error, PlaywrightTimeout):
+        answer = await asked[0].request.response()
+        if answer:
+            await answer.finished()
+    await form.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    if what == "check":
+        assert "2 cores" not in await form.locator(place).inner_text()
+        assert await form.locator("#spawn_form").get_attribute("data-state") == "checking"
+    else:
+        await expect(form.locator(place)).to_be_hidden()
+        assert "Slurm expects" not in await form.locator("#snowy-live").inner_text()
