@@ -16,7 +16,7 @@ from demo.accounts import changes
 from snowyspawner.slurm.client import SlurmClient
 
 from ..faults import FaultHub, prologue, ready
-from ..hubs import Hub, until
+from ..hubs import until
 from .test_handlers import every_row, post
 from .test_session import queued, show_job
 from .test_slurm_away import ONE, end_all, later
@@ -41,19 +41,30 @@ def launcher_of(user: str) -> dict[str, str]:
 Made = Callable[..., AbstractAsyncContextManager[FaultHub]]
 
 
+@pytest.fixture(scope="module")
+async def shared(cluster: Any) -> AsyncIterator[FaultHub]:
+    """One hub for all of these tests: to start one takes longer than most of them."""
+    other = FaultHub(cluster, cluster.state / "fault-hub")
+    await other.start()
+    yield other
+    await other.stop()
+
+
 @pytest.fixture
-async def hub_with(cluster: Any, hub: Hub, users: list[str]) -> Made:
-    """Start a hub whose Site's prologue has more lines, and other keys."""
+async def hub_with(cluster: Any, shared: FaultHub, users: list[str]) -> Made:
+    """Give the hub a Site whose prologue has more lines, and other keys."""
 
     @asynccontextmanager
     async def made(more: str = "", **site: Any) -> AsyncIterator[FaultHub]:
-        other = FaultHub(cluster, cluster.state / "fault-hub", {**prologue(cluster, more), **site})
-        await other.start()
+        shared.lay_over({**prologue(cluster, more), **site})
         try:
-            yield other
-            await end_all(other, users)
+            yield shared
         finally:
-            await other.stop()
+            shared.mend()
+            await end_all(shared, users)
+            for user in users:
+                # With its Spawner, which has this Site.
+                await shared.call("DELETE", f"/hub/api/users/{user}")
 
     return made
 
@@ -64,6 +75,7 @@ async def test_a_job_cannot_lead_the_hub_to_another_host(
 ) -> None:
     """Its launcher reports another node than Slurm's; the prologue does here what a person may do to their job."""
     async with hub_with(f"export SLURMD_NODENAME={node}") as other:
+        before = len(other.log())
         # So that "s2" is another one.
         slurm("scontrol", "-M", cluster.site.cluster, "update", "NodeName=s2", "State=DRAIN", "Reason=test")
         try:
@@ -72,9 +84,9 @@ async def test_a_job_cannot_lead_the_hub_to_another_host(
             slurm("scontrol", "-M", cluster.site.cluster, "update", "NodeName=s2", "State=RESUME")
         assert "The hub did not accept what the job" in message
         assert "node: not where this job runs" in message
-        assert f"says that it runs on '{node}'; Slurm says s" in other.log()
+        assert f"says that it runs on '{node}'; Slurm says s" in other.log()[before:]
         assert queued(slurm, cluster, users[0]) == []
-        for line in other.log().splitlines():
+        for line in other.log()[before:].splitlines():
             assert f"Adding route /user/{users[0]}" not in line
 
 
