@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from . import __version__, reader, request, script, site, summary
+from . import __version__, site
+from .choice import request, summary
+from .session import as_person, script
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +90,7 @@ def _script(args: argparse.Namespace) -> str:
 
 
 def _helper(args: argparse.Namespace) -> str:
-    return reader.helper_text(site.load(args.site))
+    return as_person.helper_text(site.load(args.site))
 
 
 def _link(args: argparse.Namespace) -> str:

@@ -12,11 +12,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from traitlets.config.loader import LazyConfigValue
 
-from . import request, restart, site
+from . import restart, site
 from ._share import share_dir
-from .choices import PrefillError
-from .errors import SessionError
+from .choice import request
+from .session.errors import SessionError
 from .spawner import SnowySpawner, ineffective_traits
+from .web.form_state import PrefillError
 
 # Where the values of batchspawner's traits have gone.
 _INSTEAD = {

@@ -12,7 +12,7 @@ _QUEUE_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600)
 _LAUNCH_BUCKETS = (1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 180)
 _SQUEUE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
-#: Starts by outcome (serving, failed, cancelled) and cause (a `errors.Reason`; empty unless failed).
+#: Starts by outcome (serving, failed, cancelled) and cause (a `session.errors.Reason`; empty unless failed).
 STARTS = Counter("snowyspawner_starts", "Starts of sessions, by outcome and cause", ["outcome", "cause"])
 #: Sessions that are over, by Slurm's state or ``STOPPED`` (by the person).
 ENDS = Counter("snowyspawner_ends", "Ends of sessions, by Slurm's state", ["state"])

@@ -19,18 +19,20 @@ from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
-from . import card, handlers, request, script, status
-from . import pages as pages  # its routes are added by importing it
-from . import sessions as sessions  # and so are these
-from .choices import Choices, PrefillError, Typed, mark, typed
-from .errors import SessionError
-from .estimate import TooOftenError
-from .job import Job, Phase, new_job
-from .life import Life, same_node
+from .choice import request
+from .session import script, status
+from .session.errors import SessionError
+from .session.estimate import TooOftenError
+from .session.lifecycle import Life, same_node
+from .session.messages import Words
+from .session.record import Job, Phase, new_job
 from .site import load_or_keep
 from .slurm.client import prefix_for
-from .turns import in_turn
-from .words import Words
+from .web import card, job_api
+from .web import form_pages as form_pages  # its routes are added by importing it
+from .web import session_pages as session_pages  # and so are these
+from .web.form_state import Choices, PrefillError, Typed, mark, typed
+from .web.turns import in_turn
 
 _REACH_FOR = 5.0
 # So long may a start wait for accounting, in seconds; then Slurm says whose projects these are.
@@ -312,7 +314,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         return script.Target(
             name=job_name,
             home=account.pw_dir,
-            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + handlers.PREFIX,
+            hub_url=self.get_env()["JUPYTERHUB_API_URL"].rstrip("/") + "/" + job_api.PREFIX,
             server=self.orm_spawner.id,
         )
 
@@ -404,7 +406,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         path = url_path_join(self.user.escaped_name, url_escape_path(self.name))
         return card.of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
 
-    # -- what the job says (called by handlers) ----------------------------------------------------------------
+    # -- what the job says (called by web/job_api.py) ----------------------------------------------------------
 
     def claimed(self, job_id: str, node: str) -> dict[str, Any] | None:
         """Hand the job its server's environment; None while no start() of this hub follows it, or its number is open.

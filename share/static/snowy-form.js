@@ -46,7 +46,7 @@
     return text === "none" || text === "0" || !number ? ["none", 0] : [name, number];
   }
 
-  // -- the rules: data, see snowyspawner/rules.py ------------------------------------------------------------------
+  // -- the rules: data, see snowyspawner/choice/rules.py -----------------------------------------------------------
 
   /** What the rules speak of, from what stands in the fields. A value that cannot be read breaks no rule. */
   function named(values) {

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..processes import starting
 from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
+from .processes import starting
 from .reservations import RESERVATIONS, Reservation, parse_reservations
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from snowyspawner import chores
 from snowyspawner._share import share_dir
+from snowyspawner.standalone import end_warning
 
 pytestmark = pytest.mark.browser
 
@@ -199,5 +199,5 @@ async def test_without_a_warning_or_an_end_nothing_is_said(
 
 def test_launcher_and_extension_agree_on_their_times() -> None:
     script = (share_dir() / "labextension" / "warning.js").read_text()
-    assert f"LAST_WARNING = {chores.LAST_WARNING};" in script
-    assert f"EARLY = {chores.EARLY};" in script
+    assert f"LAST_WARNING = {end_warning.LAST_WARNING};" in script
+    assert f"EARLY = {end_warning.EARLY};" in script

@@ -10,10 +10,10 @@ import pytest
 from jupyterhub._data import DATA_FILES_PATH
 from playwright.async_api import Page, Route, expect
 
-from snowyspawner import form
 from snowyspawner._share import share_dir
-from snowyspawner.request import form_values
+from snowyspawner.choice.request import form_values
 from snowyspawner.site import load
+from snowyspawner.web import form
 
 pytestmark = pytest.mark.browser
 

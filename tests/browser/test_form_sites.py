@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from snowyspawner import form
-from snowyspawner.request import FIELDS, form_values, review
+from snowyspawner.choice.request import FIELDS, form_values, review
 from snowyspawner.site import Site, load, shipped
+from snowyspawner.web import form
 
 from .conftest import shoot
 from .steps import barriers

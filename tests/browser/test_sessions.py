@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
-from snowyspawner import words
+from snowyspawner.session import messages
 
 from ..cluster.test_failures import stopped
-from ..cluster.test_handlers import every_row, identity, post
+from ..cluster.test_job_api import every_row, identity, post
 from ..faults import node_is_idle
 from ..hubs import Hub, until
 from .conftest import shoot
@@ -118,7 +118,7 @@ async def test_who_waits_knows_why_and_until_when_and_can_cancel(
 ) -> None:
     name = users[0]
     job = await hub.job(name)
-    said = words.pending("BeginTime")
+    said = messages.pending("BeginTime")
     second = await waiting.context.new_page()
     await second.goto(f"{hub.url}/hub/spawn-pending/{name}")
     for page in (waiting, second):
@@ -156,7 +156,7 @@ async def test_an_hour_of_waiting_does_not_fill_the_page(page: Page, hub: Hub, u
     await hub.submit(name, begins(cluster, 7200))
     await page.clock.install()
     await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
-    await expect(page.locator("#snowy-why")).to_have_text(words.pending("BeginTime").sentence)
+    await expect(page.locator("#snowy-why")).to_have_text(messages.pending("BeginTime").sentence)
     events = page.locator("#snowy-events li")
     await expect(events.first).to_be_attached()
     noted = await events.count()
@@ -207,7 +207,7 @@ async def test_every_reason_to_wait_has_its_sentence(
                 return str(slurm("squeue", "-M", snowy, "-h", "-j", job_id, "-o", "%r %S")).strip()
 
             await until(lambda reason=reason: slurm_says().startswith(reason), 20, f"{reason}: {slurm_says()}")
-            said = words.pending(reason)
+            said = messages.pending(reason)
             assert said.advice
             if person != name:
                 await page.context.clear_cookies()
@@ -243,7 +243,7 @@ async def test_drained_nodes_are_said_to_be_out_of_order(
         await hub.submit(name, {**ONE, "partition": "devcore"})
         job = await hub.job(name)
         await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
-        said = words.pending(
+        said = messages.pending(
             "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
         )
         await expect(page.locator("#snowy-why")).to_have_text(said.sentence, timeout=20_000)
@@ -346,11 +346,11 @@ async def test_what_ended_says_why_and_starts_again(
         await node_is_idle(slurm, snowy, node)
     await sign_in(page, hub, name, "/hub/home")
     for server, sentence in {
-        "time": words.ending("TIMEOUT").sentence,
+        "time": messages.ending("TIMEOUT").sentence,
         "memory": "used more memory than",
         "scancel": "The job was cancelled by root.",
         "crash": "The server ended with an error (exit code 137).",
-        "node": words.ending("NODE_FAIL").sentence,
+        "node": messages.ending("NODE_FAIL").sentence,
     }.items():
         card = page.locator(f"#snowy-server-{server}")
         await expect(card).to_contain_text(sentence)
@@ -422,14 +422,14 @@ async def test_a_restarted_hub_does_not_lose_who_waits(
                 return bool(model and model["pending"] == "spawn")
 
             await until(attached, 30, "the page takes the session up again")
-            await expect(waiting.locator("#snowy-why")).to_have_text(words.pending("BeginTime").sentence)
+            await expect(waiting.locator("#snowy-why")).to_have_text(messages.pending("BeginTime").sentence)
             await expect(waiting.locator("#snowy-job")).to_have_text(job)
             assert time.monotonic() - followed < 30
             assert asked > 1
     # Who comes home goes on waiting, too.
     page = await waiting.context.new_page()
     await page.goto(f"{hub.url}/hub/home")
-    await expect(page.locator("#snowy-server--")).to_contain_text(words.pending("BeginTime").sentence)
+    await expect(page.locator("#snowy-server--")).to_contain_text(messages.pending("BeginTime").sentence)
     await page.close()
     await hub.stop()
     await hub.start()
@@ -515,7 +515,7 @@ async def test_what_a_restarted_hub_has_found_again_says_so(
     await pictures(waiting, "found-again")
     await waiting.unroute_all()
     await waiting.get_by_role("button", name="Go on waiting").click()
-    await expect(waiting.locator("#snowy-why")).to_have_text(words.pending("BeginTime").sentence)
+    await expect(waiting.locator("#snowy-why")).to_have_text(messages.pending("BeginTime").sentence)
     assert queued(slurm, cluster, name) == [job]
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import script, site
-from snowyspawner.request import from_options
+from snowyspawner import site
+from snowyspawner.choice.request import from_options
+from snowyspawner.session import script
 
 from ..hubs import Hub, until
 

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from demo.commands import open_umask
-from snowyspawner.reader import TIMEOUT, NoAnswerError, Reader
+from snowyspawner.session.as_person import TIMEOUT, NoAnswerError, Reader
 
 from ..hubs import ROOT, Hub, until
 from .test_session import launcher, queued

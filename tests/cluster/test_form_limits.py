@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import request, script
-from snowyspawner.script import Target
+from snowyspawner.choice import request
+from snowyspawner.session import script
+from snowyspawner.session.script import Target
 from snowyspawner.site import Site
 from snowyspawner.slurm.client import SlurmClient, SlurmError, prefix_for
 from snowyspawner.slurm.times import format_duration, parse_duration

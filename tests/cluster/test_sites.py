@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from demo.accounting import projects
-from snowyspawner.request import form_values
+from snowyspawner.choice.request import form_values
 
 from ..hubs import Hub, until
 from ..people import Person

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.estimate import STARTS_PER_MINUTE
+from snowyspawner.session.estimate import STARTS_PER_MINUTE
 
 from ..faults import FaultHub, away, ready, sampled, stopped
 from ..hubs import Hub, until

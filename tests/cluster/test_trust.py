@@ -17,7 +17,7 @@ from snowyspawner.slurm.client import SlurmClient
 
 from ..faults import FaultHub, prologue, ready
 from ..hubs import until
-from .test_handlers import every_row, post
+from .test_job_api import every_row, post
 from .test_session import queued, show_job
 from .test_slurm_away import ONE, end_all, later
 

@@ -264,7 +264,7 @@ def test_the_helper_reads_as_the_person(service: str, users: list[str]) -> None:
 
 READ = """
 import asyncio, json, pwd, sys
-from snowyspawner.reader import Reader, ReadError
+from snowyspawner.session.as_person import Reader, ReadError
 from snowyspawner.site import load
 async def read():
     reader, account = Reader(load(sys.argv[1])), pwd.getpwnam(sys.argv[2])
@@ -305,7 +305,9 @@ def test_the_hub_reads_in_every_way_to_run(
 
 ASK = """
 import asyncio, pwd, sys
-from snowyspawner import request, script, site
+from snowyspawner import site
+from snowyspawner.choice import request
+from snowyspawner.session import script
 from snowyspawner.slurm.client import SlurmClient, prefix_for
 the_site, account = site.load(sys.argv[1]), pwd.getpwnam(sys.argv[2])
 target = script.Target("n", account.pw_dir, "", 1)
@@ -432,7 +434,7 @@ async def test_a_job_that_the_hub_may_not_see_is_not_given_up(
     name, before = users[0], SUDOERS.read_text()
     config = other_hub.directory / "config.py"
     await other_hub.stop()
-    config.write_text(f"import snowyspawner.life\nsnowyspawner.life._UNKNOWN_FOR = 3.0\n{config.read_text()}")
+    config.write_text(f"from snowyspawner.session import lifecycle\nlifecycle._UNKNOWN_FOR = 3.0\n{config.read_text()}")
     try:
         SUDOERS.write_text(before.replace(", /usr/bin/squeue, /usr/bin/sacct, /usr/bin/sacctmgr", ""))
         await other_hub.start()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from snowyspawner import site as site_module
-from snowyspawner.script import Target
+from snowyspawner.session.script import Target
 from snowyspawner.site import Site
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import card, words
-from snowyspawner.errors import SessionError
-from snowyspawner.job import Ended, new_job
-from snowyspawner.life import Life
-from snowyspawner.request import from_options
+from snowyspawner.choice.request import from_options
+from snowyspawner.session import messages
+from snowyspawner.session.errors import SessionError
+from snowyspawner.session.lifecycle import Life
+from snowyspawner.session.messages import Words
+from snowyspawner.session.record import Ended, new_job
 from snowyspawner.site import load
-from snowyspawner.words import Words
+from snowyspawner.web import card
 
 SITE = load("snowy")
 REQUEST = from_options({"environment": "tf-gpu", "time": "1:30:30"}, SITE).model_dump()
@@ -92,7 +93,7 @@ async def test_what_was_asked_for(life: Life) -> None:
     [
         ({"stopped": True, "begun_at": 1.0}, "Stopped", "This session was stopped."),
         ({"stopped": True}, "Stopped", "This job was cancelled while it waited."),
-        ({"state": "TIMEOUT", "begun_at": 1.0}, "Ended", words.ending("TIMEOUT").sentence),
+        ({"state": "TIMEOUT", "begun_at": 1.0}, "Ended", messages.ending("TIMEOUT").sentence),
         ({"state": "CANCELLED", "by": "root", "begun_at": 1.0}, "Ended", "The job was cancelled by root."),
         ({"state": "REQUEUED", "begun_at": 1.0}, "Ended", "Slurm has put the job back into the queue"),
         ({"state": "UNKNOWN", "begun_at": 1.0}, "Ended", "Slurm lost sight of the job"),
@@ -123,7 +124,7 @@ async def test_why_the_hub_gave_up_is_said_the_same_then_and_later(life: Life, r
 @pytest.mark.parametrize("state", ["REQUEUED", "UNKNOWN"])
 async def test_a_job_that_can_serve_nobody_is_said_the_same_then_and_later(life: Life, state: str) -> None:
     life.last = Ended(job_id="7", request=REQUEST, state=state, begun_at=1.0)
-    assert card.of(life, "alice").words == words.ending(state)
+    assert card.of(life, "alice").words == messages.ending(state)
 
 
 async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:

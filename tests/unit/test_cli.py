@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from snowyspawner import script
+from snowyspawner.choice.request import FIELDS, from_options
 from snowyspawner.cli import main
-from snowyspawner.request import FIELDS, from_options
+from snowyspawner.session import script
 from snowyspawner.site import Site
 
 

@@ -11,13 +11,14 @@ from sqlalchemy import create_engine, text
 from traitlets.config import Config
 
 from snowyspawner import ConfigError, SnowySpawner, set_config
-from snowyspawner.choices import PrefillError
+from snowyspawner._share import share_dir
+from snowyspawner.choice.request import RequestError
 from snowyspawner.config import QuietRefusals
-from snowyspawner.errors import SessionError
-from snowyspawner.request import RequestError
-from snowyspawner.site import SiteError, share_dir
+from snowyspawner.session.errors import SessionError
+from snowyspawner.session.messages import Words
+from snowyspawner.site import SiteError
 from snowyspawner.spawner import ineffective_traits
-from snowyspawner.words import Words
+from snowyspawner.web.form_state import PrefillError
 
 TEMPLATES = str(share_dir() / "templates")
 

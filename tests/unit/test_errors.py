@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snowyspawner.errors import SessionError
-from snowyspawner.words import Words
+from snowyspawner.session.errors import SessionError
+from snowyspawner.session.messages import Words
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.estimate import (
+from snowyspawner.session.estimate import (
     FRESH_FOR,
     PER_MINUTE,
     PER_MINUTE_OF_ALL,

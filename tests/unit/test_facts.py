@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.estimate import TooOftenError
+from snowyspawner.choice.request import RequestError, default_options, from_options
 from snowyspawner.metrics import BACKGROUND_FAILURES
-from snowyspawner.request import RequestError, default_options, from_options
+from snowyspawner.session.estimate import TooOftenError
 from snowyspawner.site import Site
 from snowyspawner.slurm.client import SlurmError, parse_accounts, parse_hides_jobs
 from snowyspawner.slurm.facts import Facts

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.form import Known, render
-from snowyspawner.request import FIELDS, form_values, from_form, from_options
-from snowyspawner.rules import rules_of
+from snowyspawner.choice.request import FIELDS, form_values, from_form, from_options
+from snowyspawner.choice.rules import rules_of
 from snowyspawner.site import Site
+from snowyspawner.web.form import Known, render
 
 HOSTILE = "</select></option><script>alert('x')</script>\"'>{{ 7*7 }}"
 

@@ -28,8 +28,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from snowyspawner import chores, launcher
 from snowyspawner._share import share_dir
+from snowyspawner.standalone import end_warning, launcher
 
 LAUNCHER = launcher.__file__
 EXTENSION = share_dir() / "labextension" / "warning.js"
@@ -153,7 +153,7 @@ class Job:
         spec_file.write_text(json.dumps(spec))
         # As in the script: a shell opens the descriptors, and ignores the signal.
         text = 'trap "" USR1; spec=$1 chores=$2 js=$3; shift 3; exec "$@" 4<"$spec" 5<"$chores" 6<"$js"'
-        words = ["/bin/sh", "-c", text, "sh", str(spec_file), chores.__file__, str(EXTENSION)]
+        words = ["/bin/sh", "-c", text, "sh", str(spec_file), end_warning.__file__, str(EXTENSION)]
         with self.log_file.open("wb") as log:
             # A session of its own, so that the test can end all of it.
             self.process = subprocess.Popen(
@@ -643,7 +643,7 @@ def test_a_signal_that_comes_before_all_else_does_no_harm(
 def test_a_signal_that_slurm_never_sends_is_not_missed(
     launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
 ) -> None:
-    slurm_says(60 + chores.LOOK_AHEAD + 2)
+    slurm_says(60 + end_warning.LOOK_AHEAD + 2)
     job = launch(warn=60)
     eventually(lambda: hub.ports, "the server's port is reported")
     eventually(lambda: "in 1 minute: save your work" in job.log, "the log has the warning")
@@ -654,7 +654,7 @@ def test_a_signal_that_slurm_never_sends_is_not_missed(
 def test_an_end_that_was_put_off_is_not_warned_of(
     launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
 ) -> None:
-    slurm_says(60 + chores.LOOK_AHEAD + 2, 3600)
+    slurm_says(60 + end_warning.LOOK_AHEAD + 2, 3600)
     job = launch(warn=60)
     eventually(lambda: hub.ports, "the server's port is reported")
     eventually(lambda: session(job)["end"] > time.time() + 3590, "JupyterLab knows the new end")

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import words
-from snowyspawner.request import SessionRequest
-from snowyspawner.script import Target, sbatch_options
+from snowyspawner.choice.request import SessionRequest
+from snowyspawner.session import messages
+from snowyspawner.session.script import Target, sbatch_options
 from snowyspawner.site import Site, load
 from snowyspawner.slurm import client as client_module
 from snowyspawner.slurm.client import (
@@ -454,9 +454,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("stderr", "field", "version", "source"), REFUSALS)
 def test_a_refusal_of_sbatch_is_understood(stderr: str, field: str, version: str, source: str) -> None:
-    said = words.refusal(stderr)
+    said = messages.refusal(stderr)
     assert said.field == field
-    assert said.sentence != words.refusal("").sentence
+    assert said.sentence != messages.refusal("").sentence
     assert said.advice
 
 

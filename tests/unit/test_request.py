@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from snowyspawner import script
-from snowyspawner.request import FIELDS, RequestError, SessionRequest, default_options, from_form, from_options
-from snowyspawner.script import Target
+from snowyspawner.choice.request import FIELDS, RequestError, SessionRequest, default_options, from_form, from_options
+from snowyspawner.session import script
+from snowyspawner.session.script import Target
 from snowyspawner.site import Site
 from snowyspawner.slurm.times import BEGIN_HELP
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from snowyspawner import site as sites
-from snowyspawner.request import review
-from snowyspawner.rules import NAMES, either, rules_of, violations
+from snowyspawner.choice.request import review
+from snowyspawner.choice.rules import NAMES, either, rules_of, violations
 from snowyspawner.site import Site
 from snowyspawner.slurm.times import format_duration, parse_duration, say_duration
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import chores, launcher, script
 from snowyspawner._share import share_dir
-from snowyspawner.request import from_options
-from snowyspawner.script import Target
+from snowyspawner.choice.request import from_options
+from snowyspawner.session import script
+from snowyspawner.session.script import Target
 from snowyspawner.site import Site, load
 from snowyspawner.slurm.client import SCRIPT_LIMIT
+from snowyspawner.standalone import end_warning, launcher
 
 BIN = Path(sys.executable).parent
 
@@ -299,7 +300,7 @@ def test_what_reaches_the_node_s_python_is_what_we_have(
     subprocess.run(["/bin/bash", "-s"], input=text.encode(), check=True, timeout=30)
     assert (tmp_path / "argv").read_text() == "-I /dev/fd/3\n"
     assert (tmp_path / "3").read_bytes() == Path(launcher.__file__).read_bytes()
-    assert (tmp_path / "5").read_bytes() == Path(chores.__file__).read_bytes()
+    assert (tmp_path / "5").read_bytes() == Path(end_warning.__file__).read_bytes()
     assert (tmp_path / "6").read_bytes() == (share_dir() / "labextension" / "warning.js").read_bytes()
     assert json.loads((tmp_path / "4").read_text()) == json.loads(script.spec(site, from_options(FULL, site), target))
 
@@ -378,7 +379,7 @@ def test_an_account_without_a_shell_gets_one() -> None:
 # -- the launcher's text -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("carried", [launcher, chores], ids=lambda module: str(module.__name__))
+@pytest.mark.parametrize("carried", [launcher, end_warning], ids=lambda module: str(module.__name__))
 def test_what_the_script_carries_runs_on_python_3_6(carried: ModuleType) -> None:
     assert carried.__file__
     done = subprocess.run(

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from snowyspawner import request, site
-from snowyspawner.request import RequestError, from_options
-from snowyspawner.script import Target, build, sbatch_options
+from snowyspawner import site
+from snowyspawner._share import share_dir
+from snowyspawner.choice import request
+from snowyspawner.choice.request import RequestError, from_options
+from snowyspawner.session.script import Target, build, sbatch_options
 from snowyspawner.site import Site, SiteError
 from snowyspawner.slurm import names
 
@@ -274,7 +276,7 @@ def test_all_mistakes_are_reported_together() -> None:
 
 def test_an_empty_table_is_a_mistake() -> None:
     for table in ("partitions", "images", "environments"):
-        raw = yaml.safe_load((site.share_dir() / "sites" / "snowy.yaml").read_text())
+        raw = yaml.safe_load((share_dir() / "sites" / "snowy.yaml").read_text())
         raw[table] = {}
         with pytest.raises(SiteError, match=rf"(?m)^site: {table}: .*at least 1 item"):
             site.load(raw)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import status, words
-from snowyspawner.job import Job, new_job
+from snowyspawner.session import messages, status
+from snowyspawner.session.record import Job, new_job
 from snowyspawner.site import Site, load
 from snowyspawner.slurm.client import JobRow, SlurmClient
 from snowyspawner.slurm.queue import QueueWatcher, Watched
@@ -95,7 +95,7 @@ async def test_what_changes_is_said_at_once(site: Site, watcher: QueueWatcher) -
     events = await hour_of(Clock(then), lambda: status.of(job, watched, watcher, site))
     said = [event["message"] for event in events if "message" in event]
     assert [text for text in said if "queue" in text] == [
-        " ".join(text for text in ("Job 7 is in the queue.", *words.pending(reason)[:2]) if text)
+        " ".join(text for text in ("Job 7 is in the queue.", *messages.pending(reason)[:2]) if text)
         for reason in ("None", "Priority", "Resources")
     ]
     assert said[-1] == "Job 7 has started on node s1."
@@ -111,7 +111,7 @@ def test_a_single_failure_of_slurm_is_nobody_s_business(site: Site, watcher: Que
     watcher.failing_since = time.time() - 60
     now = status.of(job, watched, watcher, site)
     assert now.note.startswith("Slurm has not answered since ")
-    assert now.why == words.pending("Resources").sentence
+    assert now.why == messages.pending("Resources").sentence
     assert now.slurm_away_since == watcher.failing_since
 
 

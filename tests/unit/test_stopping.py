@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import stopping
+from snowyspawner.session import stopping
 from snowyspawner.slurm.client import ASK, JobEnd, JobRow
 from snowyspawner.slurm.queue import Watched
 

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from snowyspawner import site as sites
-from snowyspawner import summary
-from snowyspawner.flags import from_line, to_line
-from snowyspawner.request import from_options, review
+from snowyspawner.choice import summary
+from snowyspawner.choice.notebook_line import from_line, to_line
+from snowyspawner.choice.request import from_options, review
 from snowyspawner.site import Site
 
 NOW = 1_790_000_000.0  # 2026-09-21 15:13:20 in Stockholm

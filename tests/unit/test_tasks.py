@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from snowyspawner import restart, tasks
+from snowyspawner import restart
 from snowyspawner.metrics import BACKGROUND_FAILURES
+from snowyspawner.session import tasks
+from snowyspawner.session.tasks import Tasks
 from snowyspawner.spawner import SnowySpawner
-from snowyspawner.tasks import Tasks
 
 LOG = logging.getLogger("test")
 

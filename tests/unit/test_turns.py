@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from snowyspawner.turns import in_turn
+from snowyspawner.web.turns import in_turn
 
 
 async def test_one_goes_on_in_each_round_in_the_order_they_came() -> None:

@@ -14,7 +14,10 @@ from tests.wheel import ROOT, build, install
 TRY = """
 import pathlib, sys
 import snowyspawner
-from snowyspawner import site, form, request, script
+from snowyspawner import site
+from snowyspawner.choice import request
+from snowyspawner.session import script
+from snowyspawner.web import form
 from snowyspawner._share import share_dir
 here = pathlib.Path(sys.prefix).resolve()
 assert pathlib.Path(snowyspawner.__file__).resolve().is_relative_to(here), snowyspawner.__file__

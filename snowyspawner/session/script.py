@@ -1,0 +1,180 @@
+"""The job script: a Site and a request become a short bash script. Pure, no I/O but reading our own launcher.
+
+The script is complete in itself, so that what *Show the job script* shows is what runs. No value of a person's is
+text of the shell: ``#SBATCH`` lines hold checked values, the rest is one line of JSON in a quoted heredoc.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .._share import share_dir
+from ..choice.request import SessionRequest
+from ..site import Site
+from ..slurm.times import format_duration
+
+_LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
+_CHORES_END = "SNOWYSPAWNER_CHORES"
+_EXTENSION_END = "SNOWYSPAWNER_EXTENSION"
+_SPEC_END = "SNOWYSPAWNER_SPEC"
+
+#: sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified", in seconds.
+_SIGNAL_EARLY = 60
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a script needs to know beside Site and request."""
+
+    name: str  # the job's, and with its secret what the job shows to the hub
+    home: str  # the person's home directory, absolute
+    hub_url: str  # where claim and report are posted to; ends in a slash
+    server: int  # the row of the hub's database
+
+
+def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[str]:
+    """Return the ``#SBATCH`` options, one per line of the script. Raises `ValueError` for an unusable home."""
+    if not re.fullmatch(r"/[A-Za-z0-9_.,@%+=:/-]*", target.home, re.ASCII):
+        raise ValueError(f"the home directory {target.home!r} has characters that sbatch cannot be given")
+    cores = request.cores
+    options = [f"--job-name={target.name}", f"--account={request.account}" if request.account else ""]
+    # Also where the person left the time alone: some clusters give a minute to jobs that do not say.
+    options += [
+        f"--time={format_duration(request.time)}",
+        f"--partition={site.slurm_partition(request.partition)}",
+    ]
+    if constraint := site.partitions[request.partition].constraint:
+        options.append(f"--constraint={constraint}")
+    if site.single_node:
+        options.append("--nodes=1")
+    if site.cores_option == "ntasks":
+        options.append(f"--ntasks={cores}")
+    else:
+        options += ["--ntasks=1", f"--cpus-per-task={cores}"]
+    if request.memory:
+        options.append(f"--mem={request.memory}M")
+    if request.gpu:
+        options.append(site.gpus[request.gpu].request.replace("{count}", str(request.gpu_count)))
+    if request.reservation:
+        options.append(f"--reservation={request.reservation}")
+    if request.begin:
+        # Seconds since the epoch: sbatch would read anything else in its own zone.
+        options.append(f"--begin=uts{request.begin}")
+    if request.email_on_start:
+        options.append("--mail-type=BEGIN")
+    limit = _limit(request)
+    warn = site.warning(limit)
+    # Not for a session so short that it would come with the start; JupyterLab warns by its own clock, too.
+    if 0 < warn < limit - _SIGNAL_EARLY:
+        options.append(f"--signal=B:USR1@{warn}")
+    # Sent twice, an interactive session would be somebody else's: it is never requeued. In file names % is
+    # Slurm's, so that of a home directory is doubled.
+    log = f"{target.home.rstrip('/').replace('%', '%%')}/{site.log}"
+    options += ["--no-requeue", f"--chdir={target.home}", f"--output={log}", "--export=ALL"]
+    return [option for option in options if option]
+
+
+def spec(site: Site, request: SessionRequest, target: Target) -> str:
+    """Return the launcher's spec, one line of JSON; its keys are those that launcher.py reads."""
+    image, environment = site.images[request.image], site.environments[request.environment]
+    return json.dumps(
+        {
+            "hub_url": target.hub_url,
+            "hub_wait": site.hub_wait,
+            "server": target.server,
+            "name": target.name,
+            "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
+            "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
+            "gpu": bool(request.gpu),
+            "limit": _limit(request),
+            "logs": _old_logs(site),
+            "warn": site.warning(_limit(request)),
+            "umask": site.umask,
+            "listen": site.listen,
+            "ports": site.ports,
+            "scratch": site.scratch,
+        },
+        sort_keys=True,
+    )
+
+
+def _limit(request: SessionRequest) -> int:
+    """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
+    return -(-request.time // 60) * 60
+
+
+def _old_logs(site: Site) -> dict[str, Any]:
+    """Say which files of a person's are logs of earlier jobs, and how many of them to keep; empty: remove none.
+
+    Where the job's number is not in the file's name, none can be told for certain.
+    """
+    directory, _, name = site.log.rpartition("/")
+    pattern = ""
+    for part in re.findall(r"%%|%j|[^%]+", name):  # a Site allows nothing else of sbatch's
+        if part == "%j":
+            pattern += "(?P=job)" if "(?P<job>" in pattern else "(?P<job>[0-9]+)"
+        else:
+            pattern += re.escape(part.replace("%%", "%"))
+    keep = site.keep_logs
+    if "(?P<job>" not in pattern or "%" in directory or not (keep.days or keep.number):
+        return {}
+    return {"directory": directory, "pattern": pattern, "days": keep.days, "number": keep.number}
+
+
+def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
+    """Return all that the job inherits. Of secrets only the job's own.
+
+    It is worth something until the job is over: to claim the session until its server answers, then to say how the
+    server ended. Nothing else can be done with it, and the launcher takes it out of the server's environment.
+    """
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell or "/bin/sh",
+        "SNOWYSPAWNER_SECRET": secret,
+    }
+
+
+def build(site: Site, request: SessionRequest, target: Target) -> str:
+    """Return the job script. Raises `ValueError` when something in it cannot be written safely."""
+    options = sbatch_options(site, request, target)
+    if any(re.search(r"[^\x21-\x7e]", option) for option in options):
+        raise ValueError("an sbatch option has characters that a script cannot carry")
+    lines = site.prologue.strip().splitlines()
+    # sbatch reads its options up to the first command only, which is ours; a Site's go last, and so over ours.
+    directives = "\n".join([f"#SBATCH {option}" for option in options] + [s for s in lines if s.startswith("#SBATCH ")])
+    commands = "\n".join(s for s in lines if not s.startswith("#SBATCH ")).strip()
+    prologue = f"\n{commands}\n" if commands else ""
+    return f"""#!/bin/bash{" -l" if site.login_shell else ""}
+{directives}
+# JupyterLab in {request.environment}, made by snowyspawner.
+# Slurm warns of the end by a signal that would end this shell; the launcher knows what to do with it.
+trap '' USR1
+trap 'echo "snowyspawner: the job ended before its launcher could begin (exit code $?)" >&2' EXIT
+{prologue}
+exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_CHORES_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
+{_source("launcher.py")}{_LAUNCHER_END}
+{_source("end_warning.py")}{_CHORES_END}
+{_extension()}{_EXTENSION_END}
+{spec(site, request, target)}
+{_SPEC_END}
+"""
+
+
+@cache
+def _source(name: str) -> str:
+    return (Path(__file__).parent.parent / "standalone" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _extension() -> str:
+    return (share_dir() / "labextension" / "warning.js").read_text(encoding="utf-8")

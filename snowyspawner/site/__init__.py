@@ -1,0 +1,11 @@
+"""A cluster as data: the model of a Site, and how one is loaded.
+
+A `Site` is checked as a whole before anybody gets it. Nothing in here asks Slurm or knows JupyterHub.
+"""
+
+from __future__ import annotations
+
+from .loading import SiteError, load, load_or_keep, parse_yaml, shipped
+from .model import Partition, Site, gpu_type
+
+__all__ = ["Partition", "Site", "SiteError", "gpu_type", "load", "load_or_keep", "parse_yaml", "shipped"]

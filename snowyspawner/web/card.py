@@ -1,0 +1,225 @@
+"""What the pages show of one server: texts and times, nothing of HTML. Pure: reads memory only."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from ..choice.request import load
+from ..session import messages
+from ..session.errors import SessionError
+from ..session.lifecycle import Life
+from ..session.messages import Words
+from ..session.record import Ended, Job
+from ..session.status import Status
+from ..site import Site
+from ..slurm.times import say_duration
+
+#: Idle: nothing has run under this name, or nobody knows of it any more. Lost: a job that waits, while no start of this
+#: hub follows it.
+Kind = Literal["idle", "waiting", "starting", "running", "stopping", "ended", "lost"]
+
+
+class Card(NamedTuple):
+    """One server as its owner sees it. Times are in epoch seconds, None where nobody knows; no text is HTML."""
+
+    kind: Kind
+    title: str
+    words: Words
+    path: str  # below {base}snowy/stop/ and so on: user and server, escaped for an address
+    zone: Any
+    status: Status | None = None
+    detail: str = ""
+    log: tuple[str, ...] = ()
+    job_id: str = ""
+    node: str = ""
+    asked: tuple[tuple[str, str], ...] = ()  # what the session has, or had: name and value
+    submitted_at: float | None = None
+    ends_at: float | None = None
+    ended_at: float | None = None
+    warn_from: float | None = None  # from then on the end is near
+    again: bool = False  # there is a choice to start again with
+    left_out: str = ""  # what of it will not be asked for again
+
+    @property
+    def step(self) -> int:
+        """Return how far a start is: 0 submitted, 1 in the queue, 2 starting, 3 ready."""
+        percent = self.status.percent if self.status else 0
+        return 0 if percent < 10 else 1 if percent < 50 else 2 if self.kind != "running" else 3
+
+    @property
+    def stamp(self) -> str:
+        """Return something that changes when what is shown does, apart from times that run."""
+        status = self.status and (self.status.message, self.status.starts_at is None)
+        return hashlib.sha256(repr((self.kind, self.job_id, self.node, self.words, status)).encode()).hexdigest()[:16]
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether the time limit is near."""
+        return self.warn_from is not None and time.time() >= self.warn_from
+
+    def hour(self, moment: float | None) -> str:
+        """Return the hour of *moment* in the Site's zone; with the day if that is another one."""
+        if moment is None:
+            return ""
+        at, today = datetime.fromtimestamp(moment, self.zone), datetime.now(self.zone)
+        return f"{at:%H:%M}" if at.date() == today.date() else f"{at:%Y-%m-%d %H:%M}"
+
+    def iso(self, moment: float | None) -> str:
+        """Return *moment* as HTML's ``time`` takes it."""
+        return "" if moment is None else datetime.fromtimestamp(int(moment), self.zone).isoformat()
+
+    def since(self, moment: float | None) -> str:
+        """Return how long ago *moment* was, or how far ahead it is, to the minute."""
+        return "" if moment is None else span(abs(time.time() - moment))
+
+
+def span(seconds: float) -> str:
+    """Say a time that runs, as the pages' script does: ``less than a minute``, ``1 h 5 min``."""
+    minutes = int(seconds // 60)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+
+
+def of(
+    life: Life,
+    path: str,
+    *,
+    ready: bool = False,
+    pending: str | None = None,
+    failure: BaseException | None = None,
+) -> Card:
+    """Return what to show of *life*.
+
+    *ready* and *pending* are JupyterHub's of the server; *failure* is what its last start ended with, if that is what
+    the page is about.
+    """
+    job, site = life.job, life.site
+    if failure is not None:
+        return _failed(life, path, failure)
+    if job is None or not job.alive:
+        return _ended(life.last, site, path) if life.last else Card("idle", "Not running", Words(""), path, site.zone)
+    status = life.status
+    kind: Kind
+    if job.phase == "stopping" or pending == "stop":
+        kind = "stopping"
+    elif job.phase == "serving":
+        kind = "running" if ready else "starting"
+    elif pending is None and not life.attached:
+        kind = "lost"
+    else:
+        kind = "waiting" if status.percent < 50 else "starting"
+    limit = _limit(job)
+    ends = job.begun_at + limit if job.begun_at and job.phase in ("launching", "serving") else None
+    return Card(
+        kind,
+        "Stopping" if kind == "stopping" else status.title,
+        Words(status.sentence, status.advice),
+        path,
+        site.zone,
+        status=status,
+        job_id=job.job_id,
+        node=status.node,
+        asked=asked(job.request, site),
+        submitted_at=job.submitted_at,
+        ends_at=ends,
+        warn_from=ends - site.warning(limit) if ends and site.warning(limit) else None,
+        again=True,
+    )
+
+
+def _limit(job: Job) -> int:
+    """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
+    return -(-load(job.request).time // 60) * 60
+
+
+def asked(request: Mapping[str, Any], site: Site) -> tuple[tuple[str, str], ...]:
+    """Say what was asked for, by name and value; *request* is a stored one, of any version."""
+    if not request:
+        return ()
+    wanted = load(request)
+    gpu = site.gpus.get(wanted.gpu)
+    found = {
+        "Environment": wanted.environment,
+        "Cores": str(wanted.cores or ""),
+        "GPU": f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {(gpu.display_name if gpu else '') or wanted.gpu}"
+        if wanted.gpu
+        else "none",
+        "Partition": wanted.partition,
+        "Time": say_duration(wanted.time) if wanted.time else "",
+    }
+    return tuple((name, value) for name, value in found.items() if value)
+
+
+def _failed(life: Life, path: str, failure: BaseException) -> Card:
+    """Say why a start failed that JupyterHub still remembers."""
+    last = life.last
+    submitted = not isinstance(failure, SessionError) or failure.reason != "request"
+    base = _ended(last, life.site, path) if last and submitted else Card("ended", "", Words(""), path, life.site.zone)
+    if isinstance(failure, SessionError):
+        said = failure.words
+        return base._replace(
+            title="Not started",
+            words=said,
+            detail=failure.detail,
+            log=tuple(failure.log) or base.log,
+            again=bool(last and last.request) and submitted,
+        )
+    if last and last.reason:
+        return base
+    said = Words(str(getattr(failure, "jupyterhub_message", "")) or "The hub could not start this session.")
+    return base._replace(
+        title="Not started",
+        words=said._replace(advice="Start again; if it happens again, tell support."),
+        detail=str(failure)[:500],
+        again=bool(last and last.request),
+    )
+
+
+def _ended(last: Ended, site: Site, path: str) -> Card:
+    begun = last.begun_at or None
+    return Card(
+        "ended",
+        "Stopped" if last.stopped else "Ended" if begun or last.state else "Not started",
+        why(last, site),
+        path,
+        site.zone,
+        detail=last.detail if not last.stopped else "",
+        log=tuple(last.log),
+        job_id=last.job_id,
+        node=last.node,
+        asked=asked(last.request, site),
+        ended_at=last.ended_at or None,
+        again=bool(last.request),
+        left_out="reservation" if last.request.get("reservation") else "",
+    )
+
+
+def why(last: Ended, site: Site) -> Words:
+    """Say how a session ended, and what to do about it."""
+    if last.stopped:
+        return Words("This session was stopped." if last.begun_at else "This job was cancelled while it waited.")
+    if last.reason == "slurm":
+        return messages.refusal(last.detail, messages.fields_sent(last.request))
+    key = last.request.get("image", "")
+    image = site.images.get(key)
+    facts = {
+        "image": image.path if image else str(key),
+        "environment": str(last.request.get("environment", "")),
+        "node": last.node or "?",
+    }
+    if last.exit_code in messages.LAUNCHER_CODES or (last.reason == "launch" and last.reported):
+        return messages.launch_failure(last.exit_code, **facts)
+    if given_up := messages.given_up(last.reason, facts["node"]):
+        return given_up
+    if not last.state:
+        return Words("The session ended.")
+    said = messages.ending(last.state, last.by, last.exit_code, last.signal)
+    if last.state == "FAILED" and not said.advice:
+        return said._replace(advice="Start again; if it happens again, show support the log.")
+    return said

@@ -1,0 +1,408 @@
+"""The hub's pages beside the form: what its buttons ask for, and the link that opens it filled in.
+
+Nothing here starts a session. What is asked for by JavaScript is JSON and gets JSON; the same buttons work without
+it: then an ordinary form comes in, and the form's page goes out again with the answer above it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from jupyterhub.handlers import default_handlers
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.scopes import needs_scope
+from jupyterhub.utils import maybe_future, url_escape_path, url_path_join
+from tornado import web
+from tornado.httputil import url_concat
+
+from .._share import share_dir
+from ..choice import request, summary
+from ..choice.presets import checked_name
+from ..session.errors import SessionError
+from ..session.estimate import TooOftenError
+from .form_state import Server, Typed, typed
+
+_BODY_LIMIT = 64 * 1024
+_YEAR = 366 * 86400
+
+
+class StaticHandler(web.StaticFileHandler):
+    """The files of share/static: the same for everybody, signed in or not."""
+
+    def set_extra_headers(self, path: str) -> None:
+        """Let browsers keep what is asked for by its content's hash; anything else they ask for again."""
+        keep = f"public, max-age={_YEAR}, immutable" if self.get_argument("v", "") else "no-cache"
+        self.set_header("Cache-Control", keep)
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """What the form's pages have in common: whose form it is, what was sent, how it is answered."""
+
+    server_name = ""
+    spawner: Server
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether JavaScript asks."""
+        return str(self.request.headers.get("Content-Type", "")).partition(";")[0].strip() == "application/json"
+
+    def fields(self) -> dict[str, Any]:
+        """Return what was sent, field by field; from JSON, values of any kind. Raises HTTPError 400."""
+        if len(self.request.body) > _BODY_LIMIT:
+            raise web.HTTPError(400, "too long")
+        if not self.wants_json:
+            sent = {
+                key: [self.decode_argument(text) for text in texts]
+                for key, texts in self.request.body_arguments.items()
+            }
+            return request.from_form(sent) | {key: sent[key][-1] for key in request.BUTTONS if key in sent}
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            raise web.HTTPError(400, "not JSON") from None
+        if not isinstance(body, dict):
+            raise web.HTTPError(400, "must be an object: a value for each field")
+        return {field: value for field, value in body.items() if not field.startswith("_")}
+
+    async def find(self) -> Server:
+        """Find the spawner whose form it is: the person's own, or that of somebody whose servers they may start.
+
+        A named server's row may not exist yet, and looking at a form makes none: then it is the default server's.
+        """
+        self.server_name = self.get_query_argument("server", "")
+        user_name = self.get_query_argument("user", "") or self.current_user.name
+        self.spawner = await self._allowed(user_name=user_name, server_name=self.server_name)
+        return self.spawner
+
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def _allowed(self, user_name: str, server_name: str) -> Server:
+        user = self.find_user(user_name)
+        if user is None:
+            raise web.HTTPError(404, "no such user")
+        spawner: Server = user.spawners[server_name] if server_name in user.orm_spawners else user.spawner
+        return spawner
+
+    def reply(self, answer: dict[str, Any], status: int = 200) -> None:
+        """Send *answer* as JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(json.dumps(answer))
+
+    async def show(
+        self, values: dict[str, Any], errors: dict[str, str], answer: dict[str, Any] | None = None, status: int = 200
+    ) -> None:
+        """Send the form's page, showing *values* and *errors*, with *answer* above them."""
+        texts = {field: text for field, text in values.items() if isinstance(text, str)}
+        typed.set(Typed(texts, dict(errors), self.server_name, answer or {}))
+        user = self.spawner.user
+        form = await self.spawner.get_options_form()
+        url = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(self.server_name))
+        page = await self.render_template(
+            "spawn.html",
+            for_user=user,
+            auth_state=await user.get_auth_state(),
+            spawner_options_form=form,
+            error_message="",
+            html_error_message="",
+            url=url_concat(url, {"_xsrf": self.xsrf_token.decode("ascii")}),
+            spawner=self.spawner,
+        )
+        self.set_status(status)
+        self.set_header("Cache-Control", "no-store")
+        self.finish(page)
+
+
+class ActionHandler(PageHandler):
+    """A button of the form: a choice comes in, something about it goes out."""
+
+    title = ""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Go to the form: what a button has answered without JavaScript may be loaded again, or its address shared."""
+        query = f"?{self.request.query}" if self.request.query else ""
+        self.redirect(f"{self.hub.base_url}snowy{query}")
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Answer what the button asks."""
+        await self.find()
+        fields = self.fields()
+        values = {field: value for field, value in fields.items() if field not in request.BUTTONS}
+        accounts = await self.spawner.choices.asked_accounts()
+        found = request.review(values, self.spawner.choices.site, accounts=accounts)
+        shown = summary.as_shown(values, found)
+        try:
+            status, answer = await self.answer(fields, found)
+        except SessionError as error:
+            status, answer = error.status_code, {"errors": {}, "sentence": error.jupyterhub_message}
+        if self.wants_json:
+            self.reply(answer, status)
+            return
+        errors = found.errors | answer.get("errors", {})
+        above = {"title": self.title, "sentences": sentences(answer), **answer}
+        await self.show({**shown, **answer.get("values", {})}, errors, above, status)
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Return status and answer. Raises `SessionError`."""
+        raise NotImplementedError
+
+
+class CheckHandler(ActionHandler):
+    """What the server thinks of a choice, and how it reads it."""
+
+    title = "Your choice"
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Say all that can be said without asking Slurm about this choice."""
+        choices = self.spawner.choices
+        choices.look_soon()
+        site, accounts = choices.site, choices.accounts()
+        answer: dict[str, Any] = {
+            "errors": found.errors,
+            "remarks": found.remarks,
+            "said": summary.said(found.read, site),
+            "cost": "",
+            "argv": [],
+            "line": "",
+            "link": "",
+            "accounts": accounts,
+            **choices.live(),
+        }
+        if found.request:
+            shared = summary.shared_options(found.request, site, accounts)
+            answer |= {
+                "cost": summary.cost(found.request, site),
+                "line": summary.line(shared, site),
+                "link": summary.link(shared, self.hub.base_url),
+            }
+            # Who has no account on this machine still learns the rest.
+            with contextlib.suppress(SessionError):
+                answer["argv"] = await choices.command(found.request, self.server_name)
+        return 200, answer
+
+
+class EstimateHandler(ActionHandler):
+    """When would this start?"""
+
+    title = "When would this start?"
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Ask Slurm, unless the choice is refused here or this person asks too often."""
+        if found.request is None:
+            sentence = "This cannot be started as it is: look at the fields that are marked."
+            return 200, {"errors": found.errors, "sentence": sentence, "start": None, "sooner": None}
+        try:
+            return 200, await self.spawner.choices.when(found.request)
+        except TooOftenError:
+            sentence = "You have asked often within a minute, and Slurm has other work: try again in a while."
+            return 429, {"errors": {}, "sentence": sentence, "start": None, "sooner": None}
+
+
+class ScriptHandler(ActionHandler):
+    """The job script of a choice, for learning. No secret is in it, as none is in the one that is submitted."""
+
+    title = "The job script"
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Return the script and the command that reads it."""
+        if found.request is None:
+            sentence = "There is no script for this as it is: look at the fields that are marked."
+            return 200, {"errors": found.errors, "sentence": sentence, "script": "", "argv": []}
+        argv, script = await self.spawner.choices.job_script(found.request, self.server_name)
+        return 200, {"errors": {}, "script": script, "argv": argv}
+
+
+class LineHandler(ActionHandler):
+    """A notebook.py line as fields of the form."""
+
+    title = "Read from your line"
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Return what the line sets; 400 when it cannot be read."""
+        if "line" in found.errors or not fields.get("line"):
+            sentence = found.errors.get("line", "is empty: write one such as -n 4 -p devcore -t 1:00:00 -- tf-mkl")
+            return 400, {"errors": {"line": sentence}}
+        # Here the line was asked for, so it goes before the fields that came along.
+        choices = self.spawner.choices
+        review = request.review(found.line, choices.site, accounts=choices.accounts())
+        if not self.wants_json:
+            found.errors.clear()
+        return 200, {"values": summary.as_shown(found.line, review), "errors": review.errors}
+
+
+class PresetHandler(ActionHandler):
+    """Presets of one's own."""
+
+    title = "Your presets"
+
+    async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
+        """Save or delete one. 400 when that is not possible."""
+        choices = self.spawner.choices
+        # From the form each preset may have its own button; in JSON the name is a name.
+        unwanted = fields.get("preset_delete")
+        delete = bool(unwanted) or fields.get("delete") is True or fields.get("preset_action") == "delete"
+        name = unwanted or fields.get("preset_name", fields.get("name"))
+        beside = (*request.BUTTONS, "name", "delete")
+        wanted = request.review(
+            {field: value for field, value in fields.items() if field not in beside},
+            choices.site,
+            accounts=choices.accounts(),
+        )
+        found.errors.clear()
+        try:
+            name = checked_name(name)
+            if delete:
+                choices.keep(choices.own.without_preset(name))
+            elif wanted.request is None:
+                return 400, {"errors": wanted.errors}
+            else:
+                choices.keep(choices.own.with_preset(name, wanted.request.options(choices.site)))
+        except ValueError as error:
+            return 400, {"errors": {"preset_name": str(error)}}
+        sentence = f"{name} is {'deleted' if delete else 'saved'}."
+        return 200, {"errors": {}, "sentence": sentence, "own_presets": choices.own.presets}
+
+
+class FormHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """JupyterHub's own page with the form, but looking at it, or being refused, leaves no server behind.
+
+    JupyterHub makes a server's row as soon as somebody asks for its form: it would stand on the home page for good.
+    """
+
+    async def get(self, user_name: str | None = None, server_name: str = "") -> None:
+        """Show the form."""
+        async with self._leaving_nothing(user_name, server_name):
+            await maybe_future(super().get(user_name, server_name))
+
+    async def post(self, user_name: str | None = None, server_name: str = "") -> None:
+        """Start the server."""
+        async with self._leaving_nothing(user_name, server_name):
+            # JupyterHub has it from the row, which is not there yet.
+            shown = self.get_query_argument("display_name", "")
+            await maybe_future(super().post(user_name, server_name, shown))
+
+    @asynccontextmanager
+    async def _leaving_nothing(self, user_name: str | None, server_name: str | None) -> AsyncIterator[None]:
+        user = self.find_user(user_name) if user_name else self.current_user
+        new = bool(user and server_name and server_name not in user.orm_spawners)
+        try:
+            yield
+        finally:
+            if new and server_name in user.orm_spawners:
+                spawner = user.spawners[server_name]
+                life = getattr(spawner, "life", None)
+                if life and not spawner.active and life.job is None and life.last is None:
+                    await remove_row(self, spawner)
+
+
+async def remove_row(handler: Any, spawner: Any) -> None:
+    """Let the hub forget a named server that does not run."""
+    user, name = spawner.user, spawner.name
+    await maybe_future(user._delete_spawner(spawner))
+    handler.db.delete(spawner.orm_spawner)
+    user.spawners.pop(name, None)
+    handler.db.commit()
+
+
+class LinkHandler(PageHandler):
+    """The link that opens the form filled in: ``/hub/snowy?opt-cores=8&…``. It never starts anything."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the form; if the session runs already, say so, and offer to open it or to start this beside it."""
+        await self.find()
+        options, errors = self.asked()
+        choices = self.spawner.choices
+        found = request.review(options, choices.site, accounts=choices.accounts())
+        errors = {**found.errors, **errors}
+        if not (self.spawner.active and self.spawner.name == self.server_name):
+            await self.show(summary.as_shown(options, found), errors)
+            return
+        user = self.spawner.user
+        free, note = await self.free_name()
+        beside = url_concat(self.request.path, [("server", free), *self.others()]) if free else ""
+        page = await self.render_template(
+            "snowy_link.html",
+            for_user=user,
+            server_name=self.server_name,
+            running=self.spawner.ready,
+            server_url=user.server_url(self.server_name),
+            what=self.spawner.choices.what(),
+            beside_url=beside,
+            beside_note=note,
+            asked=[[field, text] for field, text in options.items()],
+            errors=errors,
+        )
+        self.set_header("Cache-Control", "no-store")
+        self.finish(page)
+
+    def asked(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the choices of the link, and what of it is no choice."""
+        query = {key: self.get_query_arguments(key)[-1] for key in self.request.query_arguments}
+        options = {key[4:]: text for key, text in query.items() if key.startswith("opt-")}
+        rest = query.keys() - {"server", "user", "next"} - {f"opt-{key}" for key in options}
+        return options, {key[:64]: f"is not read: a choice is written opt-{key[:64]}" for key in sorted(rest)}
+
+    def others(self) -> list[tuple[str, str]]:
+        """Return the link's query without the server."""
+        return [
+            (key, text)
+            for key in self.request.query_arguments
+            if key != "server"
+            for text in self.get_query_arguments(key)
+        ]
+
+    async def free_name(self) -> tuple[str, str]:
+        """Return a server's name under which something can be started, or an empty one and why."""
+        user = self.spawner.user
+        if not self.allow_named_servers:
+            return "", "This hub gives everybody one session at a time: stop the one that runs first."
+        named = [name for name in user.orm_spawners if name]
+        limit = await self.get_current_user_named_server_limit()
+        taken = {name for name in ("", *named) if user.spawners[name].active}
+        if limit <= 0 or len(named) < limit:
+            return next(
+                name
+                for name in (f"lab-{number}" for number in range(2, len(named) + 4))
+                if name not in named or name not in taken
+            ), ""
+        idle = next((name for name in named if name not in taken), "")
+        return idle, "" if idle else f"You have {limit} sessions beside this one already: stop one first."
+
+
+def sentences(answer: dict[str, Any]) -> list[str]:
+    """Return what of an answer is said above the form when there is no JavaScript to put it in its place."""
+    said = answer.get("said", {})
+    sooner = answer.get("sooner") or {}
+    texts = [
+        answer.get("sentence", ""),
+        answer.get("cost", ""),
+        f"Time: {said['time']}." if "time" in said else "",
+        f"Start: {said['begin']}." if "begin" in said else "",
+        sooner.get("sentence", ""),
+        f"As a line: {answer['line']}" if answer.get("line") else "",
+        f"As a link: {answer['link']}" if answer.get("link") else "",
+    ]
+    return [text for text in texts if text]
+
+
+default_handlers[:] = [
+    (path, FormHandler if handler is SpawnHandler else handler, *rest) for path, handler, *rest in default_handlers
+]
+default_handlers += [
+    (r"/snowy", LinkHandler),
+    (r"/snowy/static/(.*)", StaticHandler, {"path": str(share_dir() / "static")}),
+    (r"/snowy/check", CheckHandler),
+    (r"/snowy/estimate", EstimateHandler),
+    (r"/snowy/script", ScriptHandler),
+    (r"/snowy/line", LineHandler),
+    (r"/snowy/preset", PresetHandler),
+]
