@@ -53,10 +53,12 @@ test-one: .venv/ready  ## some tests, and keep their cluster up for the next tim
 test-down: .venv/ready  ## end the cluster that `make test-one` has kept up
 	@$(AS_ROOT) $(CURDIR)/$(BIN)/python -m tests.runs
 
-lint: .venv/ready  ## format, style and types
+lint: .venv/ready  ## format, style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@# Quiet, as it has no option for that: all of it is shown when a contract is broken.
+	@echo $(BIN)/lint-imports && { out=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$out"; exit 1; }; }
 
 docs: .venv/ready  ## the documentation, in docs/_build/html
 	$(BIN)/pip install --quiet -e '.[docs]'
