@@ -1,4 +1,4 @@
-"""SnowySpawner: glue between JupyterHub, a Site and Slurm. It decides; the rooms below do."""
+"""SnowySpawner: glue between JupyterHub, a Site and Slurm. It decides; the packages below do."""
 
 from __future__ import annotations
 

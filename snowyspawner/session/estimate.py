@@ -87,7 +87,7 @@ class Estimator:
     async def ask(
         self, user: str, script: str, prefix: Sequence[str], env: Mapping[str, str], sent: Container[str] | None = None
     ) -> Answer:
-        """Return Slurm's guess for *script*; *sent* as in `words.refusal`. Raises `TooOftenError`."""
+        """Return Slurm's guess for *script*; *sent* as in `messages.refusal`. Raises `TooOftenError`."""
         now = self.clock()
         self._answers = {key: held for key, held in self._answers.items() if now - held[0] < FRESH_FOR}
         held = self._answers.get((user, script))

@@ -247,7 +247,7 @@ _END: dict[str, Words] = {
     "REVOKED": Words("The job was given to another cluster.", "Start again."),
 }
 
-# Not Slurm's: `life` gives up what can serve nobody any more.
+# Not Slurm's: `lifecycle` gives up what can serve nobody any more.
 _LOST: dict[str, Words] = {
     "REQUEUED": Words("Slurm has put the job back into the queue: what ran in it is gone.", "Start again."),
     "UNKNOWN": Words("Slurm lost sight of the job, and its server did not answer.", "Start again, or tell support."),

@@ -20,7 +20,7 @@ from ..site import Site
 from ..slurm.times import format_duration
 
 _LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
-_CHORES_END = "SNOWYSPAWNER_CHORES"
+_END_WARNING_END = "SNOWYSPAWNER_END_WARNING"
 _EXTENSION_END = "SNOWYSPAWNER_EXTENSION"
 _SPEC_END = "SNOWYSPAWNER_SPEC"
 
@@ -161,9 +161,9 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
 trap '' USR1
 trap 'echo "snowyspawner: the job ended before its launcher could begin (exit code $?)" >&2' EXIT
 {prologue}
-exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_CHORES_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
+exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_END_WARNING_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
 {_source("launcher.py")}{_LAUNCHER_END}
-{_source("end_warning.py")}{_CHORES_END}
+{_source("end_warning.py")}{_END_WARNING_END}
 {_extension()}{_EXTENSION_END}
 {spec(site, request, target)}
 {_SPEC_END}

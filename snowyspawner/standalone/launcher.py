@@ -531,14 +531,14 @@ def tell(hub, code, detail, log):
 
 def serve(spec, hub):
     """Serve the session that *spec* describes; return the job's exit code."""
-    chores = types.ModuleType("chores")
-    exec(compile(carried(5), "end_warning.py", "exec"), chores.__dict__)  # noqa: S102  our own text
-    clock = chores.Clock(say)  # catches SIGUSR1, which the script has had ignored
+    end_warning = types.ModuleType("end_warning")
+    exec(compile(carried(5), "end_warning.py", "exec"), end_warning.__dict__)  # noqa: S102  our own text
+    clock = end_warning.Clock(say)  # catches SIGUSR1, which the script has had ignored
     extension = carried(6)
     clock.start(spec["limit"], spec["warn"])
     if spec["logs"]:
         rest = (os.path.expanduser("~"), spec["logs"], hub.identity["job_id"], say)
-        threading.Thread(target=chores.prune, args=rest, daemon=True).start()
+        threading.Thread(target=end_warning.prune, args=rest, daemon=True).start()
     scratch = scratch_directory(spec["scratch"])
     runtime_dir = data = ""
     try:

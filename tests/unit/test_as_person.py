@@ -1,4 +1,4 @@
-"""What the hub reads as a person: the helper as a real process, and the room that runs it.
+"""What the hub reads as a person: the helper as a real process, and the class that runs it.
 
 Real sudo, real accounts and real jobs' logs are in tests/cluster/test_ways_to_run.py.
 """

@@ -152,7 +152,7 @@ class Job:
         spec_file = home / "spec.json"
         spec_file.write_text(json.dumps(spec))
         # As in the script: a shell opens the descriptors, and ignores the signal.
-        text = 'trap "" USR1; spec=$1 chores=$2 js=$3; shift 3; exec "$@" 4<"$spec" 5<"$chores" 6<"$js"'
+        text = 'trap "" USR1; spec=$1 warning=$2 js=$3; shift 3; exec "$@" 4<"$spec" 5<"$warning" 6<"$js"'
         words = ["/bin/sh", "-c", text, "sh", str(spec_file), end_warning.__file__, str(EXTENSION)]
         with self.log_file.open("wb") as log:
             # A session of its own, so that the test can end all of it.

@@ -278,7 +278,7 @@ def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target
 
 def test_what_ends_the_heredocs_is_nowhere_else(rich: Site, target: Target) -> None:
     lines = built(rich, target, **FULL).splitlines()
-    for word in ("LAUNCHER", "CHORES", "EXTENSION", "SPEC"):
+    for word in ("LAUNCHER", "END_WARNING", "EXTENSION", "SPEC"):
         word = f"SNOWYSPAWNER_{word}"
         having = [line for line in lines if word in line]
         assert len(having) == 2
