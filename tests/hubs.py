@@ -219,7 +219,7 @@ class Hub:
             model = await self.model(user, server)
             return model is None or model["stopped"]
 
-        await until(gone, 30, f"the end of {user}'s server {server!r}")
+        await until(gone, 60, f"the end of {user}'s server {server!r}")
 
     async def failure(self, user: str, options: Any, server: str = "", seconds: float = 60) -> str:
         """Ask for a server and wait until its start has failed; return the message that the person sees."""

@@ -20,7 +20,7 @@ async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncItera
     """A page of somebody who likes light, or dark."""
     scheme: Literal["light", "dark"] = request.param
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     yield await context.new_page()
     await context.close()
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.browser]
 async def plain(browser: Browser) -> AsyncIterator[Page]:
     """A page in a browser that runs no scripts."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     yield await context.new_page()
     await context.close()
 

@@ -108,7 +108,7 @@ async def waiting(page: Page, hub: Hub, users: list[str], cluster: Any) -> Page:
 async def plain(browser: Browser) -> AsyncIterator[Page]:
     """A page without JavaScript."""
     context = await browser.new_context(java_script_enabled=False)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     yield await context.new_page()
     await context.close()
 

@@ -63,7 +63,7 @@ async def test_the_hub_accepts_what_slurm_accepts(
 ) -> None:
     account = pwd.getpwnam(users[1])
     # As the hub asks on this cluster: with -M, from the login node.
-    client = SlurmClient(cluster.site.cluster)
+    client = SlurmClient(cluster.site.cluster, timeout=120)  # hundreds of questions, on a machine that has other work
     monkeypatch.setenv("SLURM_CONF", cluster.env["SLURM_CONF"])
     target = Target("jupyter-test", account.pw_dir, "http://127.0.0.1:1/", 1)
     env = script.environment(account, "")

@@ -33,8 +33,10 @@ async def a_hub(cluster: Any, users: list[str], **traits: Any) -> AsyncIterator[
     try:
         yield made
     finally:
-        await end_all(made, users)
-        await made.stop()
+        try:
+            await end_all(made, users)
+        finally:
+            await made.stop()  # it would be in the way of the next test's
 
 
 async def test_a_start_begins_at_its_time_though_the_hub_was_restarted_meanwhile(
