@@ -376,6 +376,7 @@ class TestAlvis(SiteTests):
     GPUS = (
         ({"partition": "skylake", "gpu": "T4:8", "cores": "32"}, "", "gres:gpu:T4:8"),
         ({"partition": "skylake", "gpu": "V100:2"}, "", "gres:gpu:V100:2"),
+        ({"partition": "skylake", "gpu": "v100:1"}, "", "gres:gpu:V100:1"),
         ({"partition": "icelake", "gpu": "A40:4", "cores": "64"}, "", "gres:gpu:A40:4"),
         ({"partition": "icelake", "gpu": "A100:1"}, "", "gres:gpu:A100:1"),
         ({"partition": "icelake", "gpu": "A100fat:4"}, "", "gres:gpu:A100fat:4"),
@@ -387,7 +388,7 @@ class TestAlvis(SiteTests):
             "a node of skylake has 32: ask for 32 or fewer",
         ),
         ({"partition": "nogpu", "gpu": "T4:1"}, "gpu", "nogpu has no GPUs: choose skylake, or no GPU"),
-        ({"partition": "skylake", "gpu": "t4:1"}, "gpu", "'t4:1' is not offered here"),
+        ({"partition": "skylake", "gpu": "P100:1"}, "gpu", "'P100:1' is not offered here"),
         ({"partition": "icelake", "gpu": "A40:1", "time": "8-0"}, "time", "8 days is too long for icelake: at most 7"),
         ({"partition": "skylake"}, "gpu", "skylake is only for sessions with a GPU: choose T4:1 or V100:1, or"),
     )
