@@ -131,10 +131,9 @@ class JobHandler(APIHandler):  # type: ignore[misc]  # jupyterhub has no types
             try:
                 await self.spawn_single_user(spawner.user, spawner.name, options=None)
             except Exception:
-                self.log.exception("Could not take up job %s again", spawner.job_id)
-            finally:
                 # JupyterHub may have refused it before the spawner was asked: the next start is somebody's own.
                 spawner.attaches = False
+                self.log.exception("Could not take up job %s again", spawner.job_id)
 
         task = asyncio.create_task(spawn())
         _resuming.add(task)
