@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from . import __version__, site
 from .choice import request, summary
 from .session import as_person, script
+from .site.fields import FIELDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Print the job script of a choice. What is not given comes from the site's defaults.",
     )
     show.set_defaults(run=_script)
-    for field in request.FIELDS:
+    for field in FIELDS:
         show.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="VALUE")
     helper = commands.add_parser(
         "helper",
@@ -84,7 +85,7 @@ def _check(args: argparse.Namespace) -> str:
 
 def _script(args: argparse.Namespace) -> str:
     the_site = site.load(args.site)
-    options = {field: value for field in request.FIELDS if (value := getattr(args, field)) is not None}
+    options = {field: value for field in FIELDS if (value := getattr(args, field)) is not None}
     target = script.Target("jupyter-lab-00000000", "/home/you", "http://hub.example/hub/api/snowyspawner/", 0)
     return script.build(the_site, request.from_options(options, the_site), target)
 

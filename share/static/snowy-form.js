@@ -12,7 +12,8 @@
   const urls = data.urls ?? {};
   const defaults = data.defaults ?? {};
   const by = (id) => document.getElementById(id);
-  const MAY_BE_EMPTY = new Set(["begin", "open", "reservation", "memory"]);
+  const declared = data.fields ?? {}; // see snowyspawner/site/fields.py
+  const kindOf = (field) => declared[field]?.kind;
 
   // -- durations and numbers, read as the server reads them (snowyspawner/slurm/times.py, request.py) --------------
 
@@ -50,13 +51,15 @@
 
   /** What the rules speak of, from what stands in the fields. A value that cannot be read breaks no rule. */
   function named(values) {
-    const text = (field) => (values[field] ?? "").trim() || (MAY_BE_EMPTY.has(field) ? "" : String(defaults[field] ?? ""));
-    const [gpuType, gpuCount] = gpuOf(text("gpu"));
-    return {
-      environment: text("environment"), image: text("image"), partition: text("partition"), account: text("account"),
-      gpu_type: gpuType, gpu_count: gpuCount, cores: parseNumber(text("cores"), 4096),
-      memory: parseNumber(text("memory"), 100_000_000), time: parseDuration(text("time")),
-    };
+    const text = (field) => (values[field] ?? "").trim() || (declared[field].may_be_empty ? "" : String(defaults[field] ?? ""));
+    const names = {};
+    for (const [field, { kind }] of Object.entries(declared)) {
+      if (kind === "gpu") [names.gpu_type, names.gpu_count] = gpuOf(text(field));
+      else if (kind === "duration") names[field] = parseDuration(text(field));
+      else if (data.most?.[kind]) names[field] = parseNumber(text(field), data.most[kind]);
+      else names[field] = text(field);
+    }
+    return names;
   }
 
   function either(names) {
@@ -135,10 +138,11 @@
   /** The same choice may be written in several ways. */
   function comparable(field, given) {
     const value = String(given ?? "").trim();
-    if (field === "time") return parseDuration(value) || value;
-    if (field === "gpu") return gpuOf(value || "none").join(":");
-    if (field === "begin") return value === "now" ? "" : value;
-    if (field === "email_on_start") return ["1", "on", "true"].includes(value);
+    const kind = kindOf(field);
+    if (kind === "duration") return parseDuration(value) || value;
+    if (kind === "gpu") return gpuOf(value || "none").join(":");
+    if (kind === "begin") return value === "now" ? "" : value;
+    if (kind === "flag") return ["1", "on", "true"].includes(value);
     return value;
   }
   const same = (one, other) => Object.keys(other).every((field) => comparable(field, one[field]) === comparable(field, other[field]) || !controls(field).length);

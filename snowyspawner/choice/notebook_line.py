@@ -13,6 +13,10 @@ import shlex
 from collections.abc import Mapping
 from typing import NoReturn
 
+from ..site.fields import FIELDS
+
+_FIRST = ("account", "cores", "partition")  # as the course's own script had them
+_ORDER = [*_FIRST, *(name for name, field in FIELDS.items() if field.flags and name not in _FIRST)]
 _EXAMPLE = "-n 4 -p devcore --gres=gpu:t4:0 -t 2:00:00 -- tf-mkl"
 
 
@@ -23,18 +27,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(prog="", add_help=False, allow_abbrev=False)
-    parser.add_argument("-A", "--account")
-    parser.add_argument("-b", "--begin")
+    for name in _ORDER:
+        parser.add_argument(*FIELDS[name].flags, dest=name)
+    # What else sbatch has for a GPU, without "gpu:" before it; for parts of a partition, and for the cluster.
+    parser.add_argument("-G", "--gpus", "--gpus-per-node", dest="gpus")
     parser.add_argument("-C", "--constraint")
     parser.add_argument("-M", "--clusters", "--cluster")
-    parser.add_argument("-n", "--ntasks", "-c", "--cpus-per-task", dest="cores")
-    parser.add_argument("-p", "--partition")
-    parser.add_argument("-t", "--time")
-    parser.add_argument("-G", "--gpus", "--gpus-per-node", dest="gpu")
-    parser.add_argument("--gres")
-    parser.add_argument("--mem", dest="memory")
-    parser.add_argument("--mail-type")
-    parser.add_argument("--reservation")
     return parser
 
 
@@ -62,9 +60,11 @@ def from_line(line: str, cluster: str = "") -> dict[str, str]:
     asked = given.pop("clusters", cluster)
     if asked != cluster:
         raise ValueError(f"-M {asked}: sessions run on {cluster or 'this cluster'} here")
-    if (gres := given.pop("gres", None)) is not None:
-        given["gpu"] = _gpu(gres)
-    if (mail := given.pop("mail_type", None)) is not None:
+    if "gpu" in given:
+        given["gpu"] = _gpu(given["gpu"])
+    if (gpus := given.pop("gpus", None)) is not None:
+        given.setdefault("gpu", gpus)
+    if (mail := given.get("email_on_start")) is not None:
         if mail.upper() not in ("BEGIN", "NONE"):
             raise ValueError(f"--mail-type={mail}: BEGIN or NONE is possible")
         given["email_on_start"] = "1" if mail.upper() == "BEGIN" else "0"
@@ -78,22 +78,14 @@ def to_line(options: Mapping[str, str]) -> str:
 
     Empty fields are left out, and a line has no word for ``open``.
     """
-    flags = (
-        ("-A ", "account"),
-        ("-n ", "cores"),
-        ("-p ", "partition"),
-        ("--gres=gpu:", "gpu"),
-        ("--mem=", "memory"),
-        ("-t ", "time"),
-        ("-b ", "begin"),
-        ("--reservation=", "reservation"),
-        ("--mail-type=", "email_on_start"),
-    )
     said = {"gpu": {"none": "--gres=none"}, "email_on_start": {"1": "--mail-type=BEGIN", "0": "--mail-type=NONE"}}
     words = []
-    for flag, field in flags:
-        if text := options.get(field, ""):
-            words.append(said.get(field, {}).get(text) or flag + shlex.quote(text))
+    for name in _ORDER:
+        flag, text = FIELDS[name].flags[0], options.get(name, "")
+        if text:
+            before = f"{flag}=" if flag.startswith("--") else f"{flag} "
+            before += "gpu:" if FIELDS[name].kind == "gpu" else ""
+            words.append(said.get(name, {}).get(text) or before + shlex.quote(text))
     names = [options[field] for field in ("environment", "image") if options.get(field)]
     return " ".join([*words, "--", *map(shlex.quote, names)])
 

@@ -8,15 +8,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..site import Site
+from ..site.fields import FIELDS
 from ..stored import texts
-from .request import FIELDS, form_values, review
+from .request import TEXT_LIMIT, form_values, review
 
 VERSION = 1
 PRESETS_LIMIT = 20
 NAME_LIMIT = 64
-_TEXT_LIMIT = 512
 # A time and a reservation pass; offered again, they would be refused.
-_PASSING = ("begin", "reservation")
+_PASSING = [name for name, field in FIELDS.items() if field.passes]
 
 
 class Own(BaseModel):
@@ -86,27 +86,12 @@ def offered(
             break
         for field in wrong:
             old, values[field] = values[field], defaults[field]
-            what, now = label(field), defaults[field] or "none"
+            what, now = FIELDS[field].in_words, defaults[field] or "none"
             remarks[field] = f"Your last choice of {what}, {old}, is not possible any more: it is {now} now."
     return values, list(remarks.values())
 
 
-_LABELS = {
-    "gpu": "GPU",
-    "open": "what to open",
-    "account": "project",
-    "image": "container",
-    "begin": "start",
-    "email_on_start": "mail at the start",
-}
-
-
-def label(field: str) -> str:
-    """Return what a sentence calls a *field* of a request."""
-    return _LABELS.get(field, field)
-
-
 def _kept(options: Mapping[str, str]) -> dict[str, str]:
     return {
-        field: options[field][:_TEXT_LIMIT] for field in FIELDS if field in options and field not in _PASSING
+        field: options[field][:TEXT_LIMIT] for field in FIELDS if field in options and field not in _PASSING
     } | dict.fromkeys(_PASSING, "")

@@ -16,32 +16,18 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from ..site import Site
+from ..site.fields import FIELDS, MOST_CORES, MOST_MEMORY, Field
 from ..slurm import names
 from ..slurm.times import DURATION_HELP, format_duration, parse_begin, parse_duration
 from ..stored import read
 from .notebook_line import from_line
 from .rules import either, rules_of, violations
 
-#: The fields of a request, in the order of the form.
-FIELDS = (
-    "environment",
-    "image",
-    "partition",
-    "cores",
-    "gpu",
-    "memory",
-    "time",
-    "begin",
-    "account",
-    "reservation",
-    "email_on_start",
-    "open",
-)
-
 # A job that should begin a moment ago is one that a person took a moment to send.
 _BEGIN_SLACK = 120
 _BEGIN_LIMIT = 366 * 86400
-_TEXT_LIMIT = 512
+#: Characters that a value has at most.
+TEXT_LIMIT = 512
 
 
 class RequestError(ValueError):
@@ -82,20 +68,19 @@ class SessionRequest(BaseModel):
 
     def options(self, site: Site) -> dict[str, str]:
         """Write the request as a person would: what the form shows and `from_options` reads."""
-        return {
-            "environment": self.environment,
-            "image": self.image,
-            "partition": self.partition,
-            "cores": str(self.cores),
-            "gpu": f"{self.gpu}:{self.gpu_count}" if self.gpu else "none",
-            "memory": str(self.memory) if self.memory else "",
-            "time": format_duration(self.time),
-            "begin": _write_begin(self.begin, site) if self.begin else "",
-            "account": self.account,
-            "reservation": self.reservation,
-            "email_on_start": "1" if self.email_on_start else "0",
-            "open": self.open,
-        }
+        return {name: self._written(name, field, site) for name, field in FIELDS.items()}
+
+    def _written(self, name: str, field: Field, site: Site) -> str:
+        value = getattr(self, name)
+        if field.kind == "gpu":
+            return f"{self.gpu}:{self.gpu_count}" if self.gpu else "none"
+        if field.kind == "flag":
+            return "1" if value else "0"
+        if not value:
+            return ""
+        if field.kind == "begin":
+            return _write_begin(value, site)
+        return format_duration(value) if field.kind == "duration" else str(value)
 
 
 def load(stored: Any) -> SessionRequest:
@@ -129,11 +114,12 @@ def form_values(site: Site, accounts: Sequence[str] | None = None) -> dict[str, 
 
 def written(field: str, value: Any) -> str:
     """Write a Site's *value* as `SessionRequest.options` would, so that the form can tell what is the same."""
-    if field == "email_on_start":
+    kind = FIELDS[field].kind
+    if kind == "flag":
         return str(int(bool(value)))
-    if field == "time":
+    if kind == "duration":
         return format_duration(parse_duration(value))
-    if field == "gpu" and value != "none" and ":" not in value:
+    if kind == "gpu" and value != "none" and ":" not in value:
         return f"{value}:1"
     return str(value)
 
@@ -219,15 +205,15 @@ class _Check:
             if field in self.values:
                 value = value.strip() if isinstance(value, str) else value
                 # Null and an empty text mean "as usual", except where empty is a choice of its own.
-                if value is not None and (value != "" or field in ("begin", "open", "reservation", "memory")):
+                if value is not None and (value != "" or FIELDS[field].may_be_empty):
                     self.values[field] = value
             else:
                 self.errors[str(field)[:64]] = f"there is no such field; the fields are {', '.join(FIELDS)}"
 
     def line(self, line: Any) -> dict[str, str]:
         try:
-            if not isinstance(line, str) or len(line) > _TEXT_LIMIT:
-                raise ValueError(f"must be text of at most {_TEXT_LIMIT} characters")
+            if not isinstance(line, str) or len(line) > TEXT_LIMIT:
+                raise ValueError(f"must be text of at most {TEXT_LIMIT} characters")
             return self.parted(from_line(line, self.site.cluster))
         except ValueError as error:
             self.errors["line"] = "".join(char if char.isprintable() else "?" for char in str(error))
@@ -246,26 +232,16 @@ class _Check:
         return {**options, "partition": found or name}
 
     def request(self) -> tuple[SessionRequest | None, dict[str, Any]]:
-        values: dict[str, Any] = {
-            "environment": self.member("environment", self.site.environments),
-            "image": self.member("image", self.site.images),
-            "partition": self.member("partition", self.site.partitions),
-            "cores": self.number("cores", 1, 4096),
-            "memory": self.memory(),
-            "time": self.duration(),
-            "begin": self.begin(),
-            "account": self.account(),
-            "reservation": self.matching("reservation", names.RESERVATION, "a reservation's name"),
-            "email_on_start": self.flag("email_on_start"),
-            "open": self.open_path(),
-        }
-        values["gpu"], values["gpu_count"] = self.gpu()
-        read = {field: value for field, value in values.items() if field not in self.errors}
+        values: dict[str, Any] = {}
+        for name, field in FIELDS.items():
+            values[name] = getattr(self, f"read_{field.kind}")(name, field)
+        values["gpu"], values["gpu_count"] = values["gpu"]
+        read = {name: value for name, value in values.items() if name not in self.errors}
         # A value that could not be read is out of every rule's sight.
         gpu_type = "" if "gpu" in self.errors else values["gpu"] or "none"
         refused, self.remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
-        for field, text in refused.items():
-            self.errors.setdefault(field, text)
+        for name, text in refused.items():
+            self.errors.setdefault(name, text)
         request = None if self.errors else SessionRequest(**values)
         return request, read
 
@@ -275,20 +251,26 @@ class _Check:
             self.errors[field] = "must be text"
             return ""
         # Python refuses to write out an integer of thousands of digits.
-        text = value if isinstance(value, str) else str(value) if abs(value) < 10**_TEXT_LIMIT else "9" * 1000
-        if len(text) > _TEXT_LIMIT:
-            self.errors[field] = f"is too long: at most {_TEXT_LIMIT} characters"
+        text = value if isinstance(value, str) else str(value) if abs(value) < 10**TEXT_LIMIT else "9" * 1000
+        if len(text) > TEXT_LIMIT:
+            self.errors[field] = f"is too long: at most {TEXT_LIMIT} characters"
             return ""
         if any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 or ord(char) == 127 for char in text):
             self.errors[field] = f"{_show(text)} has characters that cannot be typed"
             return ""
         return text
 
-    def member(self, field: str, table: Mapping[str, Any]) -> str:
-        text = self.text(field)
-        if text not in table and field not in self.errors:
-            self.errors[field] = f"{_show(text)} is not offered here; choose {either(table)}"
+    def read_member(self, name: str, field: Field) -> str:
+        text, table = self.text(name), getattr(self.site, field.table)
+        if text not in table and name not in self.errors:
+            self.errors[name] = f"{_show(text)} is not offered here; choose {either(table)}"
         return text
+
+    def read_reservation(self, name: str, field: Field) -> str:
+        return self.matching(name, names.RESERVATION, "a reservation's name")
+
+    def read_number(self, name: str, field: Field) -> int:
+        return self.number(name, 1, MOST_CORES)
 
     def matching(self, field: str, pattern: str, what: str) -> str:
         text = self.text(field)
@@ -307,8 +289,8 @@ class _Check:
                 return int(text)
         return 0
 
-    def flag(self, field: str) -> bool:
-        value = self.values[field]
+    def read_flag(self, name: str, field: Field) -> bool:
+        value = self.values[name]
         known = {
             True: True,
             False: False,
@@ -320,71 +302,71 @@ class _Check:
             "false": False,
         }
         if not isinstance(value, (bool, str)) or value not in known:
-            self.errors[field] = "must be true or false"
+            self.errors[name] = "must be true or false"
             return False
         return known[value]
 
-    def memory(self) -> int | None:
-        if self.values["memory"] == "":
+    def read_memory(self, name: str, field: Field) -> int | None:
+        if self.values[name] == "":
             return None
         if not self.site.memory_free:
             per_core = self.site.memory_per_core
-            self.errors["memory"] = f"comes with the cores here, {per_core} MB for each: ask for more cores instead"
+            self.errors[name] = f"comes with the cores here, {per_core} MB for each: ask for more cores instead"
             return None
-        return self.number("memory", 1, 100_000_000)
+        return self.number(name, 1, MOST_MEMORY)
 
-    def duration(self) -> int:
-        text = self.text("time")
-        if "time" not in self.errors:
+    def read_duration(self, name: str, field: Field) -> int:
+        text = self.text(name)
+        if name not in self.errors:
             try:
                 return parse_duration(text)
             except ValueError:
-                self.errors["time"] = f"{_show(text)} is not a duration: write {DURATION_HELP}"
+                self.errors[name] = f"{_show(text)} is not a duration: write {DURATION_HELP}"
         return 0
 
-    def begin(self) -> int | None:
-        text = self.text("begin")
-        if "begin" in self.errors or text.lower() in ("", "now"):
+    def read_begin(self, name: str, field: Field) -> int | None:
+        text = self.text(name)
+        if name in self.errors or text.lower() in ("", "now"):
             return None
         try:
             begin = parse_begin(text, datetime.fromtimestamp(self.now, self.site.zone))
         except ValueError as error:
-            self.errors["begin"] = f"{_show(text)} {error}"
+            self.errors[name] = f"{_show(text)} {error}"
             return None
         if begin < self.now - _BEGIN_SLACK:
             zone = self.site.time_zone
-            self.errors["begin"] = f"{_show(text)} ({zone}) is in the past: choose a later time, or now"
+            self.errors[name] = f"{_show(text)} ({zone}) is in the past: choose a later time, or now"
         elif begin > self.now + _BEGIN_LIMIT:
-            self.errors["begin"] = f"{_show(text)} is more than a year away"
+            self.errors[name] = f"{_show(text)} is more than a year away"
         return begin
 
-    def account(self) -> str:
+    def read_account(self, name: str, field: Field) -> str:
         accounts = self.site.accounts
-        text = self.matching("account", accounts.pattern, "a project's name here")
+        text = self.matching(name, accounts.pattern, "a project's name here")
         # The Site's pattern is the administrator's; this one keeps the script's line a line, whatever that says.
         if text and not re.fullmatch(names.ACCOUNT, text, re.ASCII):
-            self.errors["account"] = f"{_show(text)} is not a project's name here"
-        if self.accounts and text not in self.accounts and "account" not in self.errors:
-            self.errors["account"] = f"{_show(text)} is not one of your projects: choose {either(self.accounts)}"
+            self.errors[name] = f"{_show(text)} is not a project's name here"
+        if self.accounts and text not in self.accounts and name not in self.errors:
+            self.errors[name] = f"{_show(text)} is not one of your projects: choose {either(self.accounts)}"
         return text
 
-    def open_path(self) -> str:
-        text = self.text("open").removeprefix("~/")
+    def read_path(self, name: str, field: Field) -> str:
+        text = self.text(name).removeprefix("~/")
         parts = text.split("/")
         if text.startswith("/") or ".." in parts:
-            self.errors["open"] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
+            self.errors[name] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
         return text
 
-    def gpu(self) -> tuple[str, int]:
-        text = self.text("gpu")
-        if "gpu" in self.errors or text in ("none", "0"):
+    def read_gpu(self, name: str, field: Field) -> tuple[str, int]:
+        text = self.text(name)
+        if name in self.errors or text in ("none", "0"):
             return "", 0
-        name, count = _type_and_count(text)
+        kind, count = _type_and_count(text)
         partition = self.values["partition"]
-        key = self.site.find_gpu(name, partition if isinstance(partition, str) else "")
+        key = self.site.find_gpu(kind, partition if isinstance(partition, str) else "")
         offered = [f"{key}:1" for key in self.site.gpus] + ["none"]
         if not key or not re.fullmatch(r"[0-9]{1,3}", count, re.ASCII):
-            self.errors["gpu"] = f"{_show(text)} is not offered here; choose {either(offered)}"
+            self.errors[name] = f"{_show(text)} is not offered here; choose {either(offered)}"
             return "", 0
         # The course's own way to say none was --gres=gpu:t4:0.
         return (key, int(count)) if int(count) else ("", 0)

@@ -13,10 +13,11 @@ from typing import TypedDict
 from weakref import ref
 
 from ..site import Partition, Site
+from ..site.fields import FIELDS
 from ..slurm.times import parse_duration, say_duration
 
 #: What a rule may look at: texts, and numbers (cores, MB, seconds). ``gpu_type`` is "none" without a GPU.
-NAMES = ("environment", "image", "partition", "account", "gpu_type", "gpu_count", "cores", "memory", "time")
+NAMES = (*(name for name, field in FIELDS.items() if field.ruled), "gpu_type", "gpu_count")
 
 Values = Mapping[str, "str | int | None"]
 

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..site import Site
+from ..site.fields import FIELDS
 from ..slurm.times import say_duration
 from .notebook_line import to_line
-from .request import FIELDS, Review, SessionRequest, form_values
+from .request import Review, SessionRequest, form_values
 
 
 def cost(request: SessionRequest, site: Site) -> str:

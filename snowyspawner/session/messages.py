@@ -10,10 +10,11 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..site.fields import FIELDS
 from ..slurm import reasons
 
 #: The fields of a request that become options of sbatch's.
-FIELDS_OF_SLURM = ("account", "partition", "cores", "memory", "gpu", "time", "begin", "reservation", "email_on_start")
+FIELDS_OF_SLURM = tuple(name for name, field in FIELDS.items() if field.of_slurm)
 
 
 class Words(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any
 from .._share import share_dir
 from ..choice.request import SessionRequest
 from ..site import Site
+from ..site.fields import FIELDS
 from ..slurm.times import format_duration
 
 _LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
@@ -61,8 +62,9 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
         options.append(f"--mem={request.memory}M")
     if request.gpu:
         options.append(site.gpus[request.gpu].request.replace("{count}", str(request.gpu_count)))
-    if request.reservation:
-        options.append(f"--reservation={request.reservation}")
+    for name, field in FIELDS.items():
+        if field.option and (value := getattr(request, name)):
+            options.append(field.option.replace("{}", value))
     if request.begin:
         # Seconds since the epoch: sbatch would read anything else in its own zone.
         options.append(f"--begin=uts{request.begin}")

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model
 
 from ..slurm import names
 from ..slurm.times import parse_duration
+from .fields import MOST_CORES, Choices, Duration
 
 
 def _matching(pattern: str, allowed: str) -> AfterValidator:
@@ -27,11 +28,6 @@ def _matching(pattern: str, allowed: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def _duration(value: str) -> str:
-    parse_duration(value)
-    return value
 
 
 #: sbatch(1), --signal: "sig_time must have an integer value between 0 and 65535".
@@ -95,7 +91,6 @@ Account = Annotated[str, _optional(names.ACCOUNT, "a project's name: letters, di
 OptionalPath = Annotated[
     str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
 ]
-Duration = Annotated[str, AfterValidator(_duration)]
 WarnBefore = Annotated[str, AfterValidator(_warning)]
 Variable = Annotated[str, _matching(r"[A-Z_][A-Z0-9_]*", "an environment variable's name")]
 # The models are strict, but YAML knows lists only.
@@ -113,7 +108,7 @@ class Partition(_Model):
     constraint: Constraint = ""  # the features that its nodes must have, for --constraint
     display_name: str = ""
     description: str = ""
-    max_cores: int = Field(ge=1, le=4096)  # on one node, as Slurm counts CPUs: a session has one node
+    max_cores: int = Field(ge=1, le=MOST_CORES)  # on one node, as Slurm counts CPUs: a session has one node
     max_memory: int | None = Field(default=None, ge=1)  # MB on one node; None: not known
     max_time: Duration
     whole_node: bool = False  # the job gets all max_cores of its node, whatever it asks for
@@ -187,23 +182,6 @@ class Accounts(_Model):
     discover: bool = True  # ask sacctmgr which ones a person may use
     default: Account = ""
     pattern: Annotated[str, AfterValidator(_pattern)] = names.ACCOUNT
-
-
-class Choices(_Model):
-    """Fields of a session, as a person would write them. What is left out comes from the Site's defaults."""
-
-    environment: str | None = None
-    image: str | None = None
-    partition: str | None = None
-    cores: int | None = Field(default=None, ge=1)
-    gpu: str | None = None  # TYPE:COUNT, or none
-    memory: int | None = Field(default=None, ge=1)  # MB
-    time: Duration | None = None
-    begin: str | None = None
-    account: str | None = None
-    reservation: str | None = None
-    email_on_start: bool | None = None
-    open: str | None = None
 
 
 class KeepLogs(_Model):

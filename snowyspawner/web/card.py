@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from ..choice.request import load
+from ..choice.request import SessionRequest, load
 from ..session import messages
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
@@ -16,6 +16,7 @@ from ..session.messages import Words
 from ..session.record import Ended, Job
 from ..session.status import Status
 from ..site import Site
+from ..site.fields import FIELDS
 from ..slurm.times import say_duration
 
 #: Idle: nothing has run under this name, or nobody knows of it any more. Lost: a job that waits, while no start of this
@@ -143,17 +144,17 @@ def asked(request: Mapping[str, Any], site: Site) -> tuple[tuple[str, str], ...]
     if not request:
         return ()
     wanted = load(request)
-    gpu = site.gpus.get(wanted.gpu)
-    found = {
-        "Environment": wanted.environment,
-        "Cores": str(wanted.cores or ""),
-        "GPU": f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {(gpu.display_name if gpu else '') or wanted.gpu}"
-        if wanted.gpu
-        else "none",
-        "Partition": wanted.partition,
-        "Time": say_duration(wanted.time) if wanted.time else "",
-    }
-    return tuple((name, value) for name, value in found.items() if value)
+    shown = {field.label: _value(name, wanted, site) for name, field in FIELDS.items() if field.on_card}
+    return tuple((name, value) for name, value in shown.items() if value)
+
+
+def _value(name: str, wanted: SessionRequest, site: Site) -> str:
+    if FIELDS[name].kind == "gpu":
+        gpu = site.gpus.get(wanted.gpu)
+        what = (gpu.display_name if gpu else "") or wanted.gpu
+        return f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {what}" if wanted.gpu else "none"
+    value = getattr(wanted, name)
+    return say_duration(value) if FIELDS[name].kind == "duration" and value else str(value or "")
 
 
 def _failed(life: Life, path: str, failure: BaseException) -> Card:

@@ -12,11 +12,16 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .._share import share_dir
-from ..choice.request import FIELDS, form_values, review, written
+from ..choice.request import form_values, review, written
 from ..choice.rules import rules_of
 from ..choice.summary import link
 from ..site import Site
+from ..site.fields import FIELDS, MOST_CORES, MOST_MEMORY, PARTS, Field
 from ..slurm.times import parse_duration, say_duration
+
+_UNREADABLE = "You may not read it at the moment, or it is not there: are you a member of its project?"
+_MOST_BUTTONS = 5
+_QUICK_TIMES = {"0:30:00": "30 min", "0:59:00": "59 min", "2:00:00": "2 h", "3:00:00": "3 h", "8:00:00": "8 h"}
 
 #: What the page asks for, below the hub's ``snowy/``; the link itself is ``snowy``.
 ACTIONS = ("check", "estimate", "script", "line", "preset")
@@ -64,41 +69,18 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
     remarks = review({name: text for name, text in values.items() if name in FIELDS}, site).remarks
     urls = addresses(known)
     presets, own_presets = _presets(site, known), _own_presets(site, known)
+    parts = _parts(site, values, errors, known)
     return {
         "site": site,
         "values": values,
         "errors": {name: text for name, text in errors.items() if name in values},
         "other_errors": {name: text for name, text in errors.items() if name not in values},
         "remarks": {name: text for name, text in remarks.items() if name not in errors},
-        "accounts": list(known.accounts),
-        "limits": {key: say_duration(parse_duration(part.max_time)) for key, part in site.partitions.items()},
+        "parts": parts,
+        # In the order of the form, also those that it does not show.
+        "labels": {name: FIELDS[name].label for part in PARTS for name in _of_part(part)},
         "presets": presets,
         "own_presets": own_presets,
-        "partitions": [
-            {
-                "key": key,
-                "display_name": partition.display_name or key,
-                "description": partition.description,
-                "max_time": say_duration(parse_duration(partition.max_time)),
-                "max_cores": partition.max_cores,
-                "facts": known.facts.get(key),
-            }
-            for key, partition in site.partitions.items()
-        ],
-        "environments": [
-            {"key": key, "display_name": item.display_name or key, "description": item.description, "gpu": item.gpu}
-            for key, item in site.environments.items()
-        ],
-        "images": [
-            {
-                "key": key,
-                "display_name": item.display_name or key,
-                "description": item.description,
-                "readable": known.readable.get(key),
-            }
-            for key, item in site.images.items()
-        ],
-        "reservations": list(known.reservations),
         "urls": urls,
         "snowy_link": lambda options: link(options, known.base_url, known.server_name, known.user_name),
         "snowy_static": lambda name: static_url(known.base_url, name),
@@ -110,6 +92,10 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         # What the page's JavaScript reads. JSON can hold it.
         "data": {
             "rules": rules_of(site),
+            "fields": {
+                name: {"kind": field.kind, "may_be_empty": field.may_be_empty} for name, field in FIELDS.items()
+            },
+            "most": {"number": MOST_CORES, "memory": MOST_MEMORY},
             "presets": {preset["key"]: preset["values"] for preset in presets},
             "own_presets": {preset["key"]: preset["values"] for preset in own_presets},
             "defaults": form_values(site, known.accounts or None),
@@ -121,6 +107,111 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
             "facts_age": known.facts_age,
         },
     }
+
+
+def _of_part(part: str) -> list[str]:
+    """Return the fields of a part of the form, in its order."""
+    mine = [name for name, field in FIELDS.items() if field.part == part]
+    return sorted(mine, key=lambda name: not FIELDS[name].first)
+
+
+def _parts(site: Site, values: Mapping[str, str], errors: Mapping[str, str], known: Known) -> list[dict[str, Any]]:
+    """Return the parts of the form with what is drawn in each."""
+    drawing = _Drawing(site, values, errors, known)
+    parts = []
+    for key, title in PARTS.items():
+        drawn = [(name, drawing.of(name)) for name in _of_part(key)]
+        fields = [{"name": name, **control} for name, control in drawn if control]
+        parts.append({"key": key, "title": title, "fields": fields})
+    return parts
+
+
+@dataclass
+class _Drawing:
+    """How each kind of field is drawn here: the control (a macro of the template), its help, what it offers.
+
+    Nothing for a field that this Site has no use for.
+    """
+
+    site: Site
+    values: Mapping[str, str]
+    errors: Mapping[str, str]
+    known: Known
+
+    def of(self, name: str) -> dict[str, Any]:
+        field = FIELDS[name]
+        drawn: dict[str, Any] = getattr(self, field.kind)(name, field)
+        return {"help": field.help, **drawn} if drawn else {}
+
+    def member(self, name: str, field: Field) -> dict[str, Any]:
+        items = [self._item(field.table, key, item) for key, item in getattr(self.site, field.table).items()]
+        return {"control": "group", "items": items, "wide": field.table == "partitions"}
+
+    def _item(self, table: str, key: str, item: Any) -> dict[str, Any]:
+        if table == "images":
+            text = ": ".join(filter(None, [item.display_name, item.description]))
+            lost = self.known.readable.get(key) is False
+            return {"value": key, "name": key, "text": text, "warning": _UNREADABLE if lost else ""}
+        shown = {"value": key, "name": item.display_name or key, "text": item.description}
+        if table == "partitions":
+            limits = f"{say_duration(parse_duration(item.max_time))}, {item.max_cores} cores"
+            shown |= {"limits": limits, "facts": self.known.facts.get(key) or {}}
+        return shown
+
+    def gpu(self, name: str, field: Field) -> dict[str, Any]:
+        items = [{"value": "none", "name": "No GPU", "text": "CPU only"}]
+        for key, item in self.site.gpus.items():
+            what = item.display_name or key
+            counts = range(1, item.max_count + 1)
+            items += [
+                {"value": f"{key}:{count}", "name": f"{count} \N{MULTIPLICATION SIGN} {what}", "text": ""}
+                for count in counts
+            ]
+        if len(items) > _MOST_BUTTONS:
+            return {"control": "choice", "options": {item["value"]: item["name"] for item in items}}
+        return {"control": "group", "items": items} if self.site.gpus else {}
+
+    def number(self, name: str, field: Field) -> dict[str, Any]:
+        most = max(partition.max_cores for partition in self.site.partitions.values())
+        memory = f"{round(self.site.memory_per_core / 1000, 1)}".removesuffix(".0")
+        quick = [(str(count), str(count)) for count in (1, 4, 8, 16) if count <= most]
+        text = f"Each core brings {memory} GB of memory."
+        return {"control": "entry", "help": text, "inputmode": "numeric", "quick": quick}
+
+    def memory(self, name: str, field: Field) -> dict[str, Any]:
+        return {"control": "entry", "inputmode": "numeric", "unit": " in MB"} if self.site.memory_free else {}
+
+    def duration(self, name: str, field: Field) -> dict[str, Any]:
+        return {"control": "entry", "quick": list(_QUICK_TIMES.items())}
+
+    def begin(self, name: str, field: Field) -> dict[str, Any]:
+        ways = "15:00, tomorrow 9:00, now+1hour or 2027-01-31T15:00"
+        return {"control": "begin", "help": f"{ways}; the time of {self.site.time_zone}. Empty: as soon as possible."}
+
+    def account(self, name: str, field: Field) -> dict[str, Any]:
+        accounts = {account: account for account in self.known.accounts}
+        return {"control": "choice", "options": accounts} if accounts else {"control": "entry"}
+
+    def reservation(self, name: str, field: Field) -> dict[str, Any]:
+        if self.known.reservations:
+            offered = {
+                item["name"]: ": ".join(filter(None, [item["name"], item.get("sentence", "")]))
+                for item in self.known.reservations
+            }
+            text = "Nodes that are kept for your course."
+            return {"control": "choice", "options": {"": "None", **offered}, "help": text}
+        return {
+            "control": "entry",
+            "help": "Only if your teacher gave you one.",
+            "fold": "I was given a reservation",
+            "open": bool(self.values.get(name) or name in self.errors),
+        }
+
+    def flag(self, name: str, field: Field) -> dict[str, Any]:
+        return {"control": "check", "text": "Send me mail when the job starts"}
+
+    def path(self, name: str, field: Field) -> dict[str, Any]:
+        return {"control": "entry", "placeholder": "course/lab1.ipynb"}
 
 
 def addresses(known: Known) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from ..choice import request, summary
-from ..choice.presets import Own, label, load_own, offered
+from ..choice.presets import Own, load_own, offered
 from ..session import estimate, messages, script
 from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
@@ -21,6 +21,7 @@ from ..session.lifecycle import Life
 from ..session.messages import Words
 from ..session.record import Job, job_name
 from ..site import Site
+from ..site.fields import FIELDS
 from ..slurm.client import SlurmError, prefix_for
 from ..slurm.facts import JOBS_FOR, Facts
 from ..slurm.nodes import free_of
@@ -294,7 +295,7 @@ class Choices:
         """Return what a start with *choice* ends with while *job* waits: the person decides which it shall be."""
         before, after = request.load(job.request).options(self.site), choice.options(self.site)
         changed = [
-            f"{label(name)} {before[name] or 'none'} (now {after[name] or 'none'})"
+            f"{FIELDS[name].in_words} {before[name] or 'none'} (now {after[name] or 'none'})"
             for name in before
             if before[name] != after[name]
         ]

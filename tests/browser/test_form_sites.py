@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from snowyspawner.choice.request import FIELDS, form_values, review
+from snowyspawner.choice.request import form_values, review
 from snowyspawner.site import Site, load, shipped
+from snowyspawner.site.fields import FIELDS
 from snowyspawner.web import form
 
 from .conftest import shoot

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from snowyspawner.choice.request import FIELDS, from_options
+from snowyspawner.choice.request import from_options
 from snowyspawner.cli import main
 from snowyspawner.session import script
 from snowyspawner.site import Site
+from snowyspawner.site.fields import FIELDS
 
 
 def test_check_finds_nothing_wrong_with_snowy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +120,7 @@ def test_link_prints_a_link_for_the_flags_of_the_course_s_script(capsys: pytest.
     line = ["-n", "4", "-p", "devcore", "--gres=gpu:t4:0", "-t", "1:00:00", "--", "tf-mkl"]
     assert main(["link", "--hub", "https://hub.example/hub", *line]) == 0
     out, err = capsys.readouterr()
-    choice = "opt-cores=4&opt-partition=devcore&opt-time=1%3A00%3A00&opt-environment=tf-mkl&opt-gpu=none"
+    choice = "opt-cores=4&opt-partition=devcore&opt-gpu=none&opt-time=1%3A00%3A00&opt-environment=tf-mkl"
     assert (out, err) == (f"https://hub.example/hub/snowy?{choice}\n", "")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from snowyspawner.choice.request import FIELDS, form_values, from_form, from_options
+from snowyspawner.choice.request import form_values, from_form, from_options
 from snowyspawner.choice.rules import rules_of
 from snowyspawner.site import Site
+from snowyspawner.site.fields import FIELDS
 from snowyspawner.web.form import Known, render
 
 HOSTILE = "</select></option><script>alert('x')</script>\"'>{{ 7*7 }}"

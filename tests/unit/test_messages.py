@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from snowyspawner.choice.request import FIELDS
 from snowyspawner.session import messages
 from snowyspawner.session.messages import Words
+from snowyspawner.site.fields import FIELDS
 from snowyspawner.slurm import reasons
 from snowyspawner.slurm.client import ENDED, STATE_PHASE, WAITING, phase_of
 from snowyspawner.standalone import launcher

@@ -10,8 +10,9 @@ import pytest
 
 from snowyspawner import site as site_module
 from snowyspawner.choice.notebook_line import from_line
-from snowyspawner.choice.request import FIELDS, RequestError, from_options
+from snowyspawner.choice.request import RequestError, from_options
 from snowyspawner.site import Site
+from snowyspawner.site.fields import FIELDS
 
 
 @pytest.mark.parametrize(

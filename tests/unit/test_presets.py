@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from snowyspawner.choice.presets import NAME_LIMIT, PRESETS_LIMIT, Own, load_own, offered
-from snowyspawner.choice.request import FIELDS, from_options
+from snowyspawner.choice.request import from_options
 from snowyspawner.site import Site
+from snowyspawner.site.fields import FIELDS
 
 OPTIONS = dict.fromkeys(FIELDS, "x")
 

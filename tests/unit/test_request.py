@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from snowyspawner.choice.request import FIELDS, RequestError, SessionRequest, default_options, from_form, from_options
+from snowyspawner.choice.request import RequestError, SessionRequest, default_options, from_form, from_options
 from snowyspawner.session import script
 from snowyspawner.session.script import Target
 from snowyspawner.site import Site
+from snowyspawner.site.fields import FIELDS
 from snowyspawner.slurm.times import BEGIN_HELP
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
