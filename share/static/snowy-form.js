@@ -247,6 +247,7 @@
       values.partition,
       `${cores}\u00a0${cores === "1" ? "core" : "cores"}`,
       gpu === "none" ? "no\u00a0GPU" : `${count}\u00a0×\u00a0${gpu.toUpperCase()}`,
+      ...Object.keys(declared).filter((field) => kindOf(field) === "listed").map((field) => values[field]),
       seconds ? sayDuration(seconds) : values.time,
       values.begin && values.begin !== "now" ? `from ${values.begin.replace("T", " ")}` : "",
     ].filter(Boolean).join("\u00a0· ");

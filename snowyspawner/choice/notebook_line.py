@@ -29,9 +29,8 @@ def _parser() -> _Parser:
     parser = _Parser(prog="", add_help=False, allow_abbrev=False)
     for name in _ORDER:
         parser.add_argument(*FIELDS[name].flags, dest=name)
-    # What else sbatch has for a GPU, without "gpu:" before it; for parts of a partition, and for the cluster.
+    # What else sbatch has for a GPU, without "gpu:" before it, and for the cluster.
     parser.add_argument("-G", "--gpus", "--gpus-per-node", dest="gpus")
-    parser.add_argument("-C", "--constraint")
     parser.add_argument("-M", "--clusters", "--cluster")
     return parser
 

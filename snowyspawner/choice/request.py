@@ -50,6 +50,8 @@ class SessionRequest(BaseModel):
     gpu: str = ""  # a type, or empty: none
     gpu_count: int = 0
     memory: int | None = None  # MB; None: what the cores bring with them
+    qos: str = ""
+    constraint: str = ""
     time: int  # seconds
     begin: int | None = None  # epoch seconds; None: as soon as possible
     account: str = ""
@@ -221,10 +223,15 @@ class _Check:
 
     def parted(self, options: dict[str, str]) -> dict[str, str]:
         """Put the Site's partition where a line has Slurm's. Raises `ValueError`: no nodes have that constraint."""
-        constraint, name = options.pop("constraint", ""), options.get("partition", self.values["partition"])
+        constraint, name = options.get("constraint", ""), options.get("partition", self.values["partition"])
         gpu = _type_and_count(options["gpu"])[0] if "gpu" in options else None
         found = self.site.find_partition(name, constraint, gpu)
-        if constraint and not found:
+        if found:
+            # It says which part of a partition is meant.
+            options = {field: text for field, text in options.items() if field != "constraint"}
+        elif constraint in self.site.constraints:
+            found = self.site.find_partition(name, "", gpu)
+        elif constraint:
             raise ValueError(f"-C {constraint}: partition {name} has no such nodes here")
         if "partition" not in options and found in (None, name):
             return options
@@ -264,6 +271,13 @@ class _Check:
         text, table = self.text(name), getattr(self.site, field.table)
         if text not in table and name not in self.errors:
             self.errors[name] = f"{_show(text)} is not offered here; choose {either(table)}"
+        return text
+
+    def read_listed(self, name: str, field: Field) -> str:
+        text, table = self.text(name), getattr(self.site, field.table)
+        if text and text not in table:
+            offered = f"choose {either(table)}, or none" if table else "there is none to choose"
+            self.errors.setdefault(name, f"{_show(text)} is not offered here; {offered}")
         return text
 
     def read_reservation(self, name: str, field: Field) -> str:

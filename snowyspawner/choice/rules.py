@@ -58,7 +58,7 @@ def _make(site: Site) -> list[Rule]:
     for key, partition in site.partitions.items():
         rules += _of_sizes(site, key, partition)
         rules += _of_gpus(site, key, partition)
-    return rules + _remarks(site)
+    return rules + _of_listed(site) + _remarks(site)
 
 
 def violations(rules: Iterable[Rule], values: Values) -> tuple[dict[str, str], dict[str, str]]:
@@ -154,6 +154,18 @@ def _of_gpus(site: Site, key: str, partition: Partition) -> list[Rule]:
         remedy = f", or partition {either(others)}" if others else ""
         say = f"{key} is only for sessions with a GPU: choose {either(f'{gpu}:1' for gpu in partition.gpus)}{remedy}"
         rules.append({"field": "gpu", "when": {"partition": [key], "gpu_type": ["none"]}, "say": say})
+    return rules
+
+
+def _of_listed(site: Site) -> list[Rule]:
+    rules: list[Rule] = []
+    for name, field in FIELDS.items():
+        table = getattr(site, field.table) if field.kind == "listed" else {}
+        for key, item in table.items():
+            others = [other for other in site.partitions if other not in item.partitions]
+            if item.partitions and others:
+                say = f"{key} is only for partition {either(item.partitions)}: choose that, or no {field.in_words}"
+                rules.append({"field": name, "when": {name: [key], "partition": others}, "say": say})
     return rules
 
 

@@ -77,6 +77,14 @@ _SBATCH: tuple[tuple[str, Words], ...] = (
         Words("You may not use this partition.", "Choose another one.", "partition"),
     ),
     (
+        r"Invalid qos specification",
+        Words("You may not send jobs of this QOS, or not here.", "Choose another one, or none.", "qos"),
+    ),
+    (
+        r"Invalid feature specification|Invalid constraint",
+        Words("No node has what this constraint asks for.", "Choose another one, or none.", "constraint"),
+    ),
+    (
         r"Invalid qos specification|breached requested QOS usage threshold",
         Words("You may not send jobs of this class (QOS) here.", "Choose another partition or project.", "partition"),
     ),

@@ -50,7 +50,7 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
         f"--time={format_duration(request.time)}",
         f"--partition={site.slurm_partition(request.partition)}",
     ]
-    if constraint := site.partitions[request.partition].constraint:
+    if constraint := _all_of(site.partitions[request.partition].constraint, request.constraint):
         options.append(f"--constraint={constraint}")
     if site.single_node:
         options.append("--nodes=1")
@@ -80,6 +80,14 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
     log = f"{target.home.rstrip('/').replace('%', '%%')}/{site.log}"
     options += ["--no-requeue", f"--chdir={target.home}", f"--output={log}", "--export=ALL"]
     return [option for option in options if option]
+
+
+def _all_of(*constraints: str) -> str:
+    """Return a constraint that asks for all of *constraints*, of which some may be empty: sbatch(1), --constraint."""
+    wanted = list(filter(None, constraints))
+    if len(wanted) < 2:
+        return "".join(wanted)
+    return "&".join(f"({each})" if re.search(r"[|,&]", each) and each[0] not in "[(" else each for each in wanted)
 
 
 def spec(site: Site, request: SessionRequest, target: Target) -> str:

@@ -18,8 +18,10 @@ from pydantic import Field as Limits
 from ..slurm.times import parse_duration
 
 #: How a value is read, written and drawn: a ``member`` is one of a table of the Site's, an ``account`` one of the
-#: person's; the others are what their names say.
-Kind = Literal["member", "account", "reservation", "gpu", "number", "memory", "duration", "begin", "flag", "path"]
+#: person's, ``listed`` of a table of the Site's or empty; the others are what their names say.
+Kind = Literal[
+    "member", "listed", "account", "reservation", "gpu", "number", "memory", "duration", "begin", "flag", "path"
+]
 #: What a number of cores can be at most, as Slurm counts CPUs of one node.
 MOST_CORES = 4096
 #: The same of memory, in MB.
@@ -40,7 +42,7 @@ class Field:
     part: str  # of the form, a key of `PARTS`
     help: str = ""  # on the form
     word: str = ""  # in a sentence; empty: its label in small letters
-    table: str = ""  # member: the key of the Site that has what there is
+    table: str = ""  # member, listed: the key of the Site that has what there is
     flags: tuple[str, ...] = ()  # of notebook.py's line, as argparse has them; the first is written
     option: str = ""  # of sbatch(1), where the value needs nothing more: {} stands for it
     may_be_empty: bool = False  # empty is a choice of its own, not "as usual"
@@ -56,7 +58,7 @@ class Field:
     @property
     def ruled(self) -> bool:
         """Whether rules may look at its value, by the field's name."""
-        return self.kind in ("member", "account", "number", "memory", "duration")
+        return self.kind in ("member", "listed", "account", "number", "memory", "duration")
 
     @property
     def of_slurm(self) -> bool:
@@ -108,6 +110,34 @@ class Choices(BaseModel):
         int | None,  # MB
         Limits(ge=1),
         Field("Memory", "memory", "resources", "Empty: what the cores bring.", flags=("--mem",), may_be_empty=True),
+    ] = None
+    qos: Annotated[
+        str | None,
+        Field(
+            "QOS",
+            "listed",
+            "resources",
+            "A class of jobs, with limits and a priority of its own.",
+            word="QOS",
+            table="qos",
+            flags=("-q", "--qos"),
+            option="--qos={}",
+            may_be_empty=True,
+            on_card=True,
+        ),
+    ] = None
+    constraint: Annotated[
+        str | None,
+        Field(
+            "Constraint",
+            "listed",
+            "resources",
+            "What the node must have.",
+            table="constraints",
+            flags=("-C", "--constraint"),
+            may_be_empty=True,
+            on_card=True,
+        ),
     ] = None
     time: Annotated[
         Duration | None,

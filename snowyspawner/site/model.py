@@ -87,6 +87,8 @@ def _optional(pattern: str, allowed: str) -> AfterValidator:
 
 SlurmPartition = Annotated[str, _optional(names.PARTITION, "a partition's name: letters, digits and _ . + @ : -")]
 Constraint = Annotated[str, _optional(names.CONSTRAINT, "features for --constraint, such as gpu&hbm80g or [a|b]")]
+Qos = Annotated[str, _matching(names.QOS, "the name of a QOS: letters, digits and _ . + @ : -")]
+Feature = Annotated[str, _matching(names.CONSTRAINT, "features for --constraint, such as hbm80g or gpu&hbm80g")]
 Account = Annotated[str, _optional(names.ACCOUNT, "a project's name: letters, digits and _ . + @ : / -")]
 OptionalPath = Annotated[
     str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
@@ -176,6 +178,14 @@ class Environment(_Model):
         return self
 
 
+class Listed(_Model):
+    """Something that may be chosen or not: a QOS, a constraint."""
+
+    display_name: str = ""
+    description: str = ""
+    partitions: Names = ()  # where it is possible; empty: everywhere
+
+
 class Accounts(_Model):
     """The projects that jobs are charged to."""
 
@@ -223,6 +233,8 @@ class Site(_Model):
 
     partitions: dict[Name, Partition] = Field(min_length=1)
     gpus: dict[Name, Gpu] = {}
+    qos: dict[Qos, Listed] = {}  # of Slurm's, those that may be chosen
+    constraints: dict[Feature, Listed] = {}  # the same of what --constraint takes, beside a partition's own
     images: dict[Name, Image] = Field(min_length=1)
     environments: dict[Name, Environment] = Field(min_length=1)
     accounts: Accounts = Accounts()
@@ -265,6 +277,10 @@ class Site(_Model):
         for key, environment in self.environments.items():
             for image in environment.images:
                 refer(f"environments.{key}.images", image, self.images, "image")
+        for where, listed in (("qos", self.qos), ("constraints", self.constraints)):
+            for key, item in listed.items():
+                for name in item.partitions:
+                    refer(f"{where}.{key}.partitions", name, self.partitions, "partition")
         for field in ("environment", "partition", "cores", "time"):
             if getattr(self.defaults, field) is None:
                 wrong.append(f"defaults.{field}: missing")

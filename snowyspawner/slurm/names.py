@@ -32,3 +32,6 @@ CONSTRAINT = rf"(?=.{{1,200}}$)[\[(]*{_FEATURE}(\*[0-9]+)?[\])]*([&|,][\[(]*{_FE
 
 #: The type of a GPU: gres.conf(5), Type; in a Gres it stands between colons, before a parenthesis.
 GPU_TYPE = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}"
+
+#: A QOS: sacctmgr(1), qos. It is kept in lower case; commas part several (src/sacctmgr/qos_functions.c).
+QOS = r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,63}"

@@ -158,6 +158,16 @@ class _Drawing:
             shown |= {"limits": limits, "facts": self.known.facts.get(key) or {}}
         return shown
 
+    def listed(self, name: str, field: Field) -> dict[str, Any]:
+        offered = {
+            key: ": ".join(filter(None, [item.display_name or key, item.description]))
+            for key, item in getattr(self.site, field.table).items()
+        }
+        if offered:
+            return {"control": "choice", "options": {"": "None", **offered}}
+        # What somebody asked for by a link stays visible.
+        return {"control": "entry"} if self.values.get(name) or name in self.errors else {}
+
     def gpu(self, name: str, field: Field) -> dict[str, Any]:
         items = [{"value": "none", "name": "No GPU", "text": "CPU only"}]
         for key, item in self.site.gpus.items():

@@ -60,7 +60,7 @@ def test_script_prints_the_script_that_would_run(snowy: Site, capsys: pytest.Cap
 
 def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("extends: snowy\nmemory_free: true\n")
+    file.write_text("extends: snowy\nmemory_free: true\nqos: {short: {}}\nconstraints: {bigmem: {}}\n")
     values = {
         "environment": "tf-mkl",
         "image": "container.sif",
@@ -68,6 +68,8 @@ def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[
         "cores": "16",
         "gpu": "none",
         "memory": "9000",
+        "qos": "short",
+        "constraint": "bigmem",
         "time": "1:00:00",
         "begin": "23:59",
         "account": "g2020014",
@@ -86,6 +88,8 @@ def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[
         "--time=1:00:00",
         "--account=g2020014",
         "--reservation=course_1",
+        "--qos=short",
+        "--constraint=bigmem",
         "--mail-type=BEGIN",
         "--begin=uts",
     ):

@@ -26,7 +26,7 @@ def test_a_field_is_read_kept_and_drawn(name: str) -> None:
     assert name in request.SessionRequest.model_fields
     assert name in Choices.model_fields
     assert field.part in PARTS
-    assert (field.kind == "member") == bool(field.table)
+    assert (field.kind in ("member", "listed")) == bool(field.table)
     assert not field.table or field.table in Site.model_fields
     assert all(re.fullmatch(r"-[A-Za-z]|--[a-z-]+", flag) for flag in field.flags)
     assert not field.option or re.fullmatch(r"--[a-z-]+=\{\}", field.option)

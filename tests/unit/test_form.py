@@ -96,8 +96,12 @@ def page(site: Site, errors: dict[str, str] | None = None, **changes: str) -> Pa
     return Page(render(site, values_of(site, **changes), errors or {}))
 
 
+# A Site that has a use for every field.
+EVERY: dict[str, Any] = {"memory_free": True, "qos": {"short": {}}, "constraints": {"bigmem": {"description": "<b>"}}}
+
+
 def test_every_field_is_there_with_a_label(variant: Callable[..., Site]) -> None:
-    shown = page(variant(memory_free=True))
+    shown = page(variant(**EVERY))
     labels = [given["for"] for tag, given in shown.tags if tag == "label"]
     for tag, given in shown.tags:
         if tag in ("input", "select") and given.get("type") != "hidden":
@@ -107,7 +111,16 @@ def test_every_field_is_there_with_a_label(variant: Callable[..., Site]) -> None
 
 
 def test_memory_is_asked_for_only_where_the_site_allows(snowy: Site) -> None:
-    assert from_form(page(snowy).posted()).keys() == set(FIELDS) - {"memory"} | {"line"}
+    # Nor a QOS or a constraint, of which it offers none.
+    assert from_form(page(snowy).posted()).keys() == set(FIELDS) - {"memory", "qos", "constraint"} | {"line"}
+
+
+def test_what_the_site_lists_is_offered_and_may_be_left_out(variant: Callable[..., Site]) -> None:
+    shown = page(variant(**EVERY))
+    assert set(shown.options["qos"]) == {"", "short"}
+    assert set(shown.options["constraint"]) == {"", "bigmem"}
+    assert shown.posted()["qos"] == [""]
+    assert page(variant(**EVERY), qos="short").posted()["qos"] == ["short"]
 
 
 def test_a_site_without_gpus_asks_for_none(variant: Callable[..., Site]) -> None:
@@ -121,7 +134,7 @@ def test_a_site_without_gpus_asks_for_none(variant: Callable[..., Site]) -> None
 
 
 def test_ids_are_unique(variant: Callable[..., Site]) -> None:
-    shown = page(variant(memory_free=True), errors=dict.fromkeys(FIELDS, "wrong"))
+    shown = page(variant(**EVERY), errors=dict.fromkeys(FIELDS, "wrong"))
     ids = [given["id"] for _, given in shown.tags if "id" in given]
     assert len(ids) == len(set(ids))
     # What describes a field exists.

@@ -132,6 +132,9 @@ def test_a_word_in_free_text_is_no_cause(said: str) -> None:
         ),
         # Behind an error, on standard output, with another program's name before it.
         (f"{FAILED}Invalid qos specification\nBye.", {"partition"}, "partition", "You may not send jobs of this class"),
+        (f"{FAILED}Invalid qos specification", {"partition", "qos"}, "qos", "You may not send jobs of this QOS"),
+        (f"{FAILED}Invalid feature specification", {"constraint"}, "constraint", "No node has what this constraint"),
+        (f"{FAILED}Invalid feature specification", {"partition"}, "partition", "No node of this partition can ever"),
         ("error: Invalid qos specification", {"partition"}, "partition", "You may not send jobs of this class"),
         ("/opt/site/bin/sbatch: fatal: Invalid qos specification", {"partition"}, "partition", "You may not send jobs"),
     ],

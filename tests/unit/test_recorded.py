@@ -411,8 +411,8 @@ REFUSALS = [
     ),
     ("sbatch: error: Invalid --time specification", "time", "22.05", "recorded"),
     ("sbatch: error: Invalid generic resource (gres) specification", "gpu", "22.05", "recorded"),
-    (FAILED + "Invalid feature specification", "partition", "22.05", "recorded"),
-    (FAILED + "Invalid qos specification", "partition", "22.05", "recorded"),
+    (FAILED + "Invalid feature specification", "constraint", "22.05", "recorded"),
+    (FAILED + "Invalid qos specification", "qos", "22.05", "recorded"),
     (
         "sbatch: error: AssocMaxSubmitJobLimit\n" + FAILED + "Job violates accounting/QOS policy (job submit limit, "
         "user's size and/or time limits)",

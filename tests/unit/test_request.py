@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from snowyspawner.choice.notebook_line import to_line
 from snowyspawner.choice.request import RequestError, SessionRequest, default_options, from_form, from_options
 from snowyspawner.session import script
 from snowyspawner.session.script import Target
@@ -523,3 +524,69 @@ def test_a_long_text_is_quoted_short(snowy: Site) -> None:
 )
 def test_what_to_open_is_below_what_jupyterlab_shows(snowy: Site, root: str, open_: str, path: str) -> None:
     assert from_options({"open": open_}, snowy).lab_path(root) == path
+
+
+LISTED: dict[str, Any] = {
+    "qos": {"short": {"partitions": ["core", "node"]}, "long@uni": {}},
+    "constraints": {"bigmem": {}, "gpu&hbm80g": {"partitions": ["core"]}},
+}
+
+
+def test_what_the_site_lists_may_be_chosen(variant: Callable[..., Site]) -> None:
+    site = variant(**LISTED)
+    assert (from_options({}, site).qos, from_options({}, site).constraint) == ("", "")
+    chosen = {"qos": "short", "constraint": "gpu&hbm80g"}
+    request = from_options(chosen, site)
+    assert {name: text for name, text in request.options(site).items() if name in chosen} == chosen
+    # Empty is a choice of its own where the Site has a default.
+    site = variant(**LISTED, defaults={"qos": "short"})
+    assert from_options({}, site).qos == "short"
+    assert from_options({"qos": ""}, site).qos == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "errors"),
+    [
+        ({"qos": "other"}, {"qos": "'other' is not offered here; choose short or long@uni, or none"}),
+        (
+            {"qos": "short", "constraint": "gpu&hbm80g", "partition": "devcore", "gpu": "none"},
+            {
+                "qos": "short is only for partition core or node: choose that, or no QOS",
+                "constraint": "gpu&hbm80g is only for partition core: choose that, or no constraint",
+            },
+        ),
+        ({"constraint": ["bigmem"]}, {"constraint": "must be text"}),
+    ],
+)
+def test_what_is_listed_elsewhere_is_refused(
+    variant: Callable[..., Site], options: dict[str, Any], errors: dict[str, str]
+) -> None:
+    assert refused(options, variant(**LISTED)) == errors
+
+
+def test_a_site_that_lists_nothing_offers_nothing(snowy: Site) -> None:
+    assert refused({"qos": "x"}, snowy) == {"qos": "'x' is not offered here; there is none to choose"}
+
+
+@pytest.mark.parametrize(
+    ("line", "partition", "constraint", "qos"),
+    [
+        ("-p core -q short -C bigmem", "core", "bigmem", "short"),
+        ("--qos=short --constraint=bigmem -p core", "core", "bigmem", "short"),
+        # The constraint of a part of a partition is the partition, as before.
+        ("-p fat -C 2TB --gres=none", "fat-2TB", "", ""),
+        ("-p fat-2TB -C bigmem --gres=none", "fat-2TB", "bigmem", ""),
+    ],
+)
+def test_a_line_has_both(variant: Callable[..., Site], line: str, partition: str, constraint: str, qos: str) -> None:
+    parts = {"fat-2TB": {"name": "fat", "constraint": "2TB", "max_cores": 96, "max_time": "1-0"}}
+    site = variant(**LISTED, partitions=parts)
+    found = from_options({"line": line}, site)
+    assert (found.partition, found.constraint, found.qos) == (partition, constraint, qos)
+    again = from_options({"line": to_line(found.options(site))}, site)
+    assert again == found
+
+
+def test_a_constraint_that_nobody_has_is_no_line(variant: Callable[..., Site]) -> None:
+    said = refused({"line": "-p core -C nowhere"}, variant(**LISTED))
+    assert said == {"line": "-C nowhere: partition core has no such nodes here"}

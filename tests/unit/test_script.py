@@ -405,3 +405,24 @@ def test_a_site_may_want_what_a_login_defines(
 ) -> None:
     made = variant(login_shell=login)
     assert built(made, target).splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
+    ("own", "chosen", "expected"),
+    [
+        ("", "", None),
+        ("2TB", "", "2TB"),
+        ("", "gpu&hbm80g", "gpu&hbm80g"),
+        ("2TB", "bigmem", "2TB&bigmem"),
+        # sbatch(1): & and | have the same rank, from left to right.
+        ("2TB", "a|b", "2TB&(a|b)"),
+        ("[rack1|rack2]", "bigmem", "[rack1|rack2]&bigmem"),
+    ],
+)
+def test_a_constraint_comes_together_with_the_partition_s(
+    variant: Callable[..., Site], target: Target, own: str, chosen: str, expected: str | None
+) -> None:
+    site = variant(partitions={"core": {"constraint": own}}, constraints={chosen: {}} if chosen else {})
+    options = script.sbatch_options(site, from_options({"constraint": chosen}, site), target)
+    said = [option for option in options if option.startswith("--constraint")]
+    assert said == ([f"--constraint={expected}"] if expected else [])

@@ -624,3 +624,22 @@ def test_slurm_s_name_of_a_gpu_is_in_what_is_asked_for(
     variant: Callable[..., Site], request_: str, kind: str | None
 ) -> None:
     assert variant(gpus={"t4": {"request": request_}}).slurm_gpu("t4") == kind
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qos": {"a b": {}}}, "qos.a b.[key]: 'a b': must be the name of a QOS"),
+        (
+            {"qos": {"short": {"partitions": ["gone"]}}},
+            "qos.short.partitions: 'gone': no such partition; there is core",
+        ),
+        ({"constraints": {"": {}}}, "constraints..[key]: '': must be features for --constraint"),
+        ({"constraints": {"a b": {}}}, "'a b': must be features for --constraint"),
+        ({"constraints": {"x": {"colour": 1}}}, "constraints.x.colour: 1: no such key"),
+    ],
+)
+def test_what_may_be_chosen_beside_a_partition_is_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SiteError) as caught:
+        site.load({"extends": "snowy", **changes})
+    assert message in str(caught.value)
