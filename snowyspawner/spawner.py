@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,9 +19,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from .choice import request
-from .session import script, status
+from .session import admission, script, status
 from .session.errors import SessionError
-from .session.estimate import TooOftenError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
 from .session.record import Job, Phase, new_job
@@ -35,8 +33,6 @@ from .web.form_state import Choices, PrefillError, Typed, mark, typed
 from .web.turns import in_turn
 
 _REACH_FOR = 5.0
-# So long may a start wait for accounting, in seconds; then Slurm says whose projects these are.
-_ACCOUNTS_PATIENCE = 10.0
 _YEAR = 366 * 86400
 
 
@@ -151,36 +147,27 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             self.choice = request.load(waiting.request)
             await self.life.slurm_name()  # whose home it is, for what JupyterLab opens
         else:
-            choice = await self._checked(options)
-            if waiting is None:
-                await self._check_room(choice)
-                await self.choices.may_submit()
-            elif self.choices.is_same(choice, waiting):
-                choice = request.load(waiting.request)
-            elif replaces in (waiting.job_id, waiting.name):
-                await self.choices.may_submit()
-                self.replaces = waiting
-                self.user_options = self.orm_spawner.user_options = options
-            else:
-                raise self.choices.already_waits(waiting, choice)
-            self.choice = choice
+            try:
+                self.choice = await self._admitted(options, waiting, replaces)
+            except request.RequestError as error:
+                raise _refusal(error) from error
         wait = max(0.0, (self.choice.begin or 0) - time.time())
         # Our own timers come first; JupyterHub's only has to be later.
         self.start_timeout = int(wait + (self.queue_timeout or _YEAR) + self.launch_timeout + 120)
 
-    async def _checked(self, options: Mapping[str, Any]) -> request.SessionRequest:
-        try:
-            accounts = await self.choices.asked_accounts(_ACCOUNTS_PATIENCE)
-            return request.from_options(options, self.life.site, accounts=accounts)
-        except request.RequestError as error:
-            raise _refusal(error) from error
-
-    async def _check_room(self, choice: request.SessionRequest) -> None:
-        try:
-            with contextlib.suppress(TooOftenError):  # then Slurm says it
-                await self.choices.check_room(choice)
-        except request.RequestError as error:
-            raise _refusal(error) from error
+    async def _admitted(self, options: dict[str, Any], waiting: Job | None, replaces: Any) -> request.SessionRequest:
+        """Return the choice with which a start goes on. Raises `request.RequestError`, `SessionError`."""
+        if waiting is None:
+            return await admission.admit(self.life, options)
+        choice = await admission.read(self.life, options)
+        if self.choices.is_same(choice, waiting):
+            return request.load(waiting.request)
+        if replaces not in (waiting.job_id, waiting.name):
+            raise self.choices.already_waits(waiting, choice)
+        await admission.may_submit(self.life)
+        self.replaces = waiting
+        self.user_options = self.orm_spawner.user_options = options
+        return choice
 
     # -- what is stored ----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from tornado.httputil import url_concat
 from .._share import share_dir
 from ..choice import request, summary
 from ..choice.presets import checked_name
+from ..session import admission
 from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
 from .form_state import Server, Typed, typed
@@ -136,8 +137,8 @@ class ActionHandler(PageHandler):
         await self.find()
         fields = self.fields()
         values = {field: value for field, value in fields.items() if field not in request.BUTTONS}
-        accounts = await self.spawner.choices.asked_accounts()
-        found = request.review(values, self.spawner.choices.site, accounts=accounts)
+        await admission.ask_accounts(self.spawner.life)
+        found = admission.review(self.spawner.life, values)
         shown = summary.as_shown(values, found)
         try:
             status, answer = await self.answer(fields, found)
@@ -164,7 +165,7 @@ class CheckHandler(ActionHandler):
         """Say all that can be said without asking Slurm about this choice."""
         choices = self.spawner.choices
         choices.look_soon()
-        site, accounts = choices.site, choices.accounts()
+        site, accounts = choices.site, admission.accounts(self.spawner.life)
         answer: dict[str, Any] = {
             "errors": found.errors,
             "remarks": found.remarks,
@@ -231,8 +232,7 @@ class LineHandler(ActionHandler):
             sentence = found.errors.get("line", "is empty: write one such as -n 4 -p devcore -t 1:00:00 -- tf-mkl")
             return 400, {"errors": {"line": sentence}}
         # Here the line was asked for, so it goes before the fields that came along.
-        choices = self.spawner.choices
-        review = request.review(found.line, choices.site, accounts=choices.accounts())
+        review = admission.review(self.spawner.life, found.line)
         if not self.wants_json:
             found.errors.clear()
         return 200, {"values": summary.as_shown(found.line, review), "errors": review.errors}
@@ -251,11 +251,8 @@ class PresetHandler(ActionHandler):
         delete = bool(unwanted) or fields.get("delete") is True or fields.get("preset_action") == "delete"
         name = unwanted or fields.get("preset_name", fields.get("name"))
         beside = (*request.BUTTONS, "name", "delete")
-        wanted = request.review(
-            {field: value for field, value in fields.items() if field not in beside},
-            choices.site,
-            accounts=choices.accounts(),
-        )
+        options = {field: value for field, value in fields.items() if field not in beside}
+        wanted = admission.review(self.spawner.life, options)
         found.errors.clear()
         try:
             name = checked_name(name)
@@ -320,8 +317,7 @@ class LinkHandler(PageHandler):
         """Show the form; if the session runs already, say so, and offer to open it or to start this beside it."""
         await self.find()
         options, errors = self.asked()
-        choices = self.spawner.choices
-        found = request.review(options, choices.site, accounts=choices.accounts())
+        found = admission.review(self.spawner.life, options)
         errors = {**found.errors, **errors}
         if not (self.spawner.active and self.spawner.name == self.server_name):
             await self.show(summary.as_shown(options, found), errors)

@@ -7,14 +7,13 @@ import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from ..choice import request, summary
 from ..choice.presets import Own, load_own, offered
-from ..session import estimate, messages, script
+from ..session import admission, estimate, messages, script
 from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
@@ -28,9 +27,6 @@ from ..slurm.nodes import free_of
 from .form import Known, render
 
 _ALTERNATIVES = 3
-_NAMED = 5  # jobs that a sentence names
-# So long may a button's answer wait for accounting, in seconds.
-_MOMENT = 2.0
 
 
 @dataclass
@@ -116,17 +112,6 @@ class Choices:
     def estimator(self) -> estimate.Estimator:
         """Who asks Slurm when something would start."""
         return estimate.shared_estimator(self.facts.client)
-
-    def accounts(self) -> list[str] | None:
-        """Return the person's projects as far as they are known."""
-        return self.facts.known_accounts(self.spawner.life.known_slurm_name) if self.site.accounts.discover else None
-
-    async def asked_accounts(self, patience: float = _MOMENT) -> list[str] | None:
-        """Return the person's projects; if Slurm takes longer than *patience* seconds, as far as they are known."""
-        if not self.site.accounts.discover:
-            return None
-        life = self.spawner.life
-        return await self.facts.accounts(await life.slurm_name(), patience, life.prefix)
 
     def look_soon(self) -> None:
         """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
@@ -220,7 +205,7 @@ class Choices:
     def form(self) -> str:
         """Return the form's HTML, with what this HTTP request brought, or else the last choice."""
         self.look_soon()
-        accounts = self.accounts()
+        accounts = admission.accounts(self.spawner.life)
         values = request.form_values(self.site, accounts)
         sent = typed.get()
         remembered: list[str] = []
@@ -254,7 +239,7 @@ class Choices:
 
     def prefill(self, options: Mapping[str, str], server_name: str, answer: Mapping[str, Any] | None = None) -> None:
         """Let the form of this HTTP request show *options*, and say what of them is not possible."""
-        found = request.review(options, self.site, accounts=self.accounts())
+        found = admission.review(self.spawner.life, options)
         typed.set(Typed(summary.as_shown(options, found), found.errors, server_name, answer or {}))
 
     # -- what is kept ------------------------------------------------------------------------------------------
@@ -317,41 +302,6 @@ class Choices:
         detail = f'REST: "user_options": null keeps waiting, "replace": "{number}" in user_options replaces it'
         return SessionError(said, reason="request", detail="" if sent else detail)
 
-    async def check_room(self, choice: request.SessionRequest, age: float = 0.0) -> None:
-        """Refuse what this person has too much of already. Raises `request.RequestError`; Slurm away: Slurm decides.
-
-        What was true *age* seconds ago is good enough. Who asks too often gets no answer here, but from Slurm.
-        """
-        partition = self.site.partitions[choice.partition]
-        if partition.max_jobs is None:
-            return
-        user = await self.spawner.life.slurm_name()
-        name = self.site.slurm_partition(choice.partition)
-        try:
-            may_ask = partial(self.estimator.limiter.take, user)
-            jobs = await self.facts.jobs_in(name, user, may_ask, age, self.spawner.life.prefix)
-        except SlurmError as error:
-            self.spawner.log.warning("Cannot count the jobs of %s: %s", user, error)
-            return
-        if len(jobs) >= partition.max_jobs:
-            others = [name for name, other in self.site.partitions.items() if other.max_jobs is None]
-            remedy = f", or choose {' or '.join(others)}" if others else ""
-            more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
-            named = ", ".join(jobs[:_NAMED]) + more
-            have = f"job {named} is" if len(jobs) == 1 else f"jobs {named} are"
-            text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
-            raise request.RequestError({"partition": text})
-
-    async def may_submit(self) -> None:
-        """Count a job that is about to be submitted. Raises `SessionError` (429) when there were too many of them."""
-        try:
-            self.estimator.starts.take(await self.spawner.life.slurm_name())
-        except estimate.TooOftenError:
-            said = Words(
-                "Many sessions were started in the last minute.", "Try again in a minute; nothing was started."
-            )
-            raise SessionError(said, reason="request", status_code=429) from None
-
     # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
 
     async def job_script(self, choice: request.SessionRequest, server_name: str | None = None) -> tuple[list[str], str]:
@@ -384,7 +334,7 @@ class Choices:
         Raises `estimate.TooOftenError`, `SessionError`.
         """
         try:
-            await self.check_room(choice, JOBS_FOR)
+            await admission.check_room(self.spawner.life, choice, JOBS_FOR)
         except request.RequestError as error:
             return {"sentence": f"Not now: {'; '.join(error.errors.values())}.", "start": None, "errors": error.errors}
         answer, now = await self._ask(choice), time.time()
@@ -428,7 +378,7 @@ class Choices:
             if tried == _ALTERNATIVES:
                 break
             try:
-                await self.check_room(other, JOBS_FOR)
+                await admission.check_room(self.spawner.life, other, JOBS_FOR)
                 answer = await self._ask(other)
             except request.RequestError:
                 continue
@@ -454,7 +404,7 @@ class Choices:
         seen = [choice]
         whole = self.site.partitions[choice.partition].whole_node
         for way in ways:
-            other = request.review({**options, **way}, self.site, accounts=self.accounts()).request
+            other = admission.review(self.spawner.life, {**options, **way}).request
             # A whole node is sooner only for who is ready to pay for it.
             if other and other not in seen and (whole or not self.site.partitions[other.partition].whole_node):
                 seen.append(other)

@@ -190,6 +190,7 @@ KNOWN = "JupyterHub and its libraries are known above session, and to few in web
         # Within a package, up and aside.
         ("web/form_pages.py", "from . import session_pages", "The layers of web"),
         ("web/card.py", "from .form_state import Choices", "The layers of web"),
+        ("session/lifecycle.py", "from . import admission", "The layers of session"),
         ("session/messages.py", "from . import status", "The layers of session"),
         ("session/script.py", "from .errors import SessionError", "The layers of session"),
         ("choice/request.py", "from .presets import Own", "The layers of choice"),
