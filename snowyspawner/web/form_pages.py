@@ -26,6 +26,7 @@ from ..choice.presets import checked_name
 from ..session import admission
 from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
+from . import availability
 from .form_state import Server, Typed, typed
 
 _BODY_LIMIT = 64 * 1024
@@ -163,9 +164,9 @@ class CheckHandler(ActionHandler):
 
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Say all that can be said without asking Slurm about this choice."""
-        choices = self.spawner.choices
-        choices.look_soon()
-        site, accounts = choices.site, admission.accounts(self.spawner.life)
+        life = self.spawner.life
+        availability.look_soon(life)
+        site, accounts = life.site, admission.accounts(life)
         answer: dict[str, Any] = {
             "errors": found.errors,
             "remarks": found.remarks,
@@ -175,7 +176,7 @@ class CheckHandler(ActionHandler):
             "line": "",
             "link": "",
             "accounts": accounts,
-            **choices.live(),
+            **availability.live(life),
         }
         if found.request:
             shared = summary.shared_options(found.request, site, accounts)
@@ -186,7 +187,7 @@ class CheckHandler(ActionHandler):
             }
             # Who has no account on this machine still learns the rest.
             with contextlib.suppress(SessionError):
-                answer["argv"] = await choices.command(found.request, self.server_name)
+                answer["argv"] = await self.spawner.choices.command(found.request, self.server_name)
         return 200, answer
 
 

@@ -14,7 +14,6 @@ from jupyterhub.utils import url_escape_path, url_path_join
 from ..choice import request, summary
 from ..choice.presets import Own, load_own, offered
 from ..session import admission, estimate, messages, script
-from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
 from ..session.messages import Words
@@ -23,7 +22,7 @@ from ..site import Site
 from ..site.fields import FIELDS
 from ..slurm.client import SlurmError, prefix_for
 from ..slurm.facts import JOBS_FOR, Facts
-from ..slurm.nodes import free_of
+from . import availability
 from .form import Known, render
 
 _ALTERNATIVES = 3
@@ -113,84 +112,6 @@ class Choices:
         """Who asks Slurm when something would start."""
         return estimate.shared_estimator(self.facts.client)
 
-    def look_soon(self) -> None:
-        """Somebody looks at the form: have Slurm asked for what has grown old, without waiting."""
-        self.facts.look_soon()
-        if self.spawner.life.knows_name:
-            self._look_at(self.spawner.life.known_slurm_name)
-        else:
-            self.facts.soon(f"person {self.spawner.user.name}", self._look_at_person())
-
-    async def _look_at_person(self) -> None:
-        self._look_at(await self.spawner.life.slurm_name())
-
-    def _look_at(self, user: str) -> None:
-        images = [key for key, image in self.site.images.items() if image.runtime != "none"]
-        self.facts.look_soon_at(user, self.may_read, images, self.site.accounts.discover, self.spawner.life.prefix)
-
-    async def may_read(self, image: str) -> bool | None:
-        """Ask whether the person may read the *image* of the Site; None where the hub's host cannot tell."""
-        life = self.spawner.life
-        try:
-            found = await shared_reader(self.site).image(image, life.known_account or await life.account())
-        except (ReadError, SessionError):
-            return None
-        return {"readable": True, "forbidden": False}.get(found)
-
-    def live(self) -> dict[str, Any]:
-        """Return what is known of the cluster now: facts by partition, their age, what to say when Slurm is away."""
-        return {"facts": self.partition_facts(), "facts_age": self.facts.age, "slurm_note": self.slurm_note()}
-
-    def partition_facts(self) -> dict[str, dict[str, Any]]:
-        """Return what is free where, by the Site's names; a partition of which nothing is known is missing."""
-        live = self.facts.live
-        if live is None:
-            return {}
-        found = {}
-        for key, partition in self.site.partitions.items():
-            name = self.site.slurm_partition(key)
-            facts = live.partitions.get(name)
-            # Several entries may be parts of one partition, told apart by a constraint: sinfo sums up the whole.
-            if facts is None or partition.constraint:
-                continue
-            found[key] = {
-                "free_cores": facts.free_cores,
-                "total_cores": facts.total_cores,
-                "free_gpus": self._free_gpus(partition.gpus, facts.free_gpus),
-                "largest_block": facts.largest_block,
-                "state": facts.state,
-            }
-            if live.waiting is not None:
-                found[key]["waiting"] = live.waiting.get(name, 0)
-        return found
-
-    def _free_gpus(self, keys: Sequence[str], free: Mapping[str, int]) -> dict[str, int]:
-        """Return how many are free, by the Site's names; those of which nothing is known are missing."""
-        kinds = {key: kind for key in keys if (kind := self.site.slurm_gpu(key)) is not None}
-        counts = {key: free_of(kind, free) for key, kind in kinds.items()}
-        return {key: count for key, count in counts.items() if count is not None}
-
-    def slurm_note(self) -> str:
-        """Say that Slurm is away, if it is, and how old that makes what is shown."""
-        since, age = self.facts.failing_since, self.facts.age
-        if since is None:
-            return ""
-        shown = "Free cores are not known" if age is None else f"What is shown as free is {_say_age(age)} old"
-        return f"Slurm has not answered since {summary.say_moment(since, self.site)}. {shown}."
-
-    def reservations(self, accounts: Sequence[str]) -> list[dict[str, str]]:
-        """Return the active reservations that this person may use."""
-        live = self.facts.live
-        mine = [
-            item
-            for item in (live.reservations if live else ())
-            if item.usable_by(self.spawner.life.known_slurm_name, accounts)
-        ]
-        return [
-            {"name": item.name, "sentence": f"until {summary.say_moment(item.end, self.site)}" if item.end else ""}
-            for item in mine
-        ]
-
     def what(self) -> str:
         """Say in a few words what this server's session is."""
         job = self.spawner.life.job
@@ -204,13 +125,14 @@ class Choices:
 
     def form(self) -> str:
         """Return the form's HTML, with what this HTTP request brought, or else the last choice."""
-        self.look_soon()
-        accounts = admission.accounts(self.spawner.life)
+        life = self.spawner.life
+        availability.look_soon(life)
+        accounts = admission.accounts(life)
         values = request.form_values(self.site, accounts)
         sent = typed.get()
         remembered: list[str] = []
         if sent is None:
-            last = self.own.last or self.spawner.life.last_request
+            last = self.own.last or life.last_request
             kept, remembered = offered(last, self.site, accounts) if last else ({}, [])
             sent = Typed(kept, server_name=self.spawner.name)
         values.update({name: text for name, text in sent.values.items() if name in values})
@@ -218,17 +140,12 @@ class Choices:
 
     def known(self, sent: Typed, accounts: Sequence[str], remembered: Sequence[str]) -> Known:
         """Return all that the form shows beside the values."""
+        life = self.spawner.life
         return Known(
+            **availability.live(life),
             accounts=accounts,
-            facts=self.partition_facts(),
-            facts_age=self.facts.age,
-            slurm_note=self.slurm_note(),
-            reservations=self.reservations(accounts),
-            readable={
-                key: readable
-                for key in self.site.images
-                if (readable := self.facts.readable(self.spawner.life.known_slurm_name, key)) is not None
-            },
+            reservations=availability.reservations(life, accounts),
+            readable=availability.readable(life),
             own_presets=self.own.presets,
             remembered=remembered,
             server_name=sent.server_name,
@@ -409,8 +326,3 @@ class Choices:
             if other and other not in seen and (whole or not self.site.partitions[other.partition].whole_node):
                 seen.append(other)
                 yield other
-
-
-def _say_age(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return "less than a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes != 1 else ''}"
