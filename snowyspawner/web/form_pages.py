@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from jupyterhub.handlers import default_handlers
@@ -23,10 +24,12 @@ from tornado.httputil import url_concat
 from .._share import share_dir
 from ..choice import request, summary
 from ..choice.presets import checked_name
-from ..session import admission
+from ..session import admission, script
 from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
-from . import availability
+from ..session.record import Job, job_name
+from ..slurm.facts import JOBS_FOR
+from . import availability, dry_run
 from .form_state import Server, Typed, typed
 
 _BODY_LIMIT = 64 * 1024
@@ -156,6 +159,17 @@ class ActionHandler(PageHandler):
         """Return status and answer. Raises `SessionError`."""
         raise NotImplementedError
 
+    async def target(self, server_name: str) -> script.Target:
+        """Return what a server's script needs beside the choice. Raises `SessionError`.
+
+        Made up are the job's name and, for a server that the hub does not have yet, its number (0).
+        """
+        spawner = self.spawner
+        account = spawner.life.known_account or await spawner.life.account()
+        target = spawner.target(job_name(server_name, "0" * 8), account)
+        # The form of a server that is not there yet is the default server's.
+        return target if server_name == spawner.name else replace(target, server=0)
+
 
 class CheckHandler(ActionHandler):
     """What the server thinks of a choice, and how it reads it."""
@@ -187,7 +201,7 @@ class CheckHandler(ActionHandler):
             }
             # Who has no account on this machine still learns the rest.
             with contextlib.suppress(SessionError):
-                answer["argv"] = await self.spawner.choices.command(found.request, self.server_name)
+                answer["argv"] = dry_run.command(site, found.request, await self.target(self.server_name))
         return 200, answer
 
 
@@ -201,8 +215,13 @@ class EstimateHandler(ActionHandler):
         if found.request is None:
             sentence = "This cannot be started as it is: look at the fields that are marked."
             return 200, {"errors": found.errors, "sentence": sentence, "start": None, "sooner": None}
+        life = self.spawner.life
         try:
-            return 200, await self.spawner.choices.when(found.request)
+            await admission.check_room(life, found.request, JOBS_FOR)
+            return 200, await dry_run.when(life, found.request, await self.target(self.spawner.name))
+        except request.RequestError as error:
+            sentence = f"Not now: {'; '.join(error.errors.values())}."
+            return 200, {"sentence": sentence, "start": None, "errors": error.errors}
         except TooOftenError:
             sentence = "You have asked often within a minute, and Slurm has other work: try again in a while."
             return 429, {"errors": {}, "sentence": sentence, "start": None, "sooner": None}
@@ -218,8 +237,9 @@ class ScriptHandler(ActionHandler):
         if found.request is None:
             sentence = "There is no script for this as it is: look at the fields that are marked."
             return 200, {"errors": found.errors, "sentence": sentence, "script": "", "argv": []}
-        argv, script = await self.spawner.choices.job_script(found.request, self.server_name)
-        return 200, {"errors": {}, "script": script, "argv": argv}
+        target = await self.target(self.server_name)
+        argv, text = dry_run.job_script(self.spawner.life, found.request, target)
+        return 200, {"errors": {}, "script": text, "argv": argv}
 
 
 class LineHandler(ActionHandler):
@@ -332,7 +352,7 @@ class LinkHandler(PageHandler):
             server_name=self.server_name,
             running=self.spawner.ready,
             server_url=user.server_url(self.server_name),
-            what=self.spawner.choices.what(),
+            what=what(self.spawner.life.job),
             beside_url=beside,
             beside_note=note,
             asked=[[field, text] for field, text in options.items()],
@@ -373,6 +393,15 @@ class LinkHandler(PageHandler):
             ), ""
         idle = next((name for name in named if name not in taken), "")
         return idle, "" if idle else f"You have {limit} sessions beside this one already: stop one first."
+
+
+def what(job: Job | None) -> str:
+    """Say in a few words what the session of *job* is."""
+    if job is None:
+        return ""
+    cores = job.request.get("cores", 0)
+    parts = [f"{cores} core{'s' if cores != 1 else ''}", job.request.get("environment", "")]
+    return ", ".join([*parts, *([f"node {job.node}"] if job.node else [])])
 
 
 def sentences(answer: dict[str, Any]) -> list[str]:

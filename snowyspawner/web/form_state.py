@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from ..choice import request, summary
 from ..choice.presets import Own, load_own, offered
-from ..session import admission, estimate, messages, script
+from ..session import admission, script
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
 from ..session.messages import Words
-from ..session.record import Job, job_name
+from ..session.record import Job
 from ..site import Site
 from ..site.fields import FIELDS
-from ..slurm.client import SlurmError, prefix_for
-from ..slurm.facts import JOBS_FOR, Facts
 from . import availability
 from .form import Known, render
-
-_ALTERNATIVES = 3
 
 
 @dataclass
@@ -95,31 +91,10 @@ class Choices:
         self.spawner = spawner
         self.stored = Own()  # the default server's is the person's; see `own`
 
-    # -- what is known -----------------------------------------------------------------------------------------
-
     @property
     def site(self) -> Site:
         """The cluster."""
         return self.spawner.life.site
-
-    @property
-    def facts(self) -> Facts:
-        """What Slurm says of people and partitions."""
-        return self.spawner.life.facts
-
-    @property
-    def estimator(self) -> estimate.Estimator:
-        """Who asks Slurm when something would start."""
-        return estimate.shared_estimator(self.facts.client)
-
-    def what(self) -> str:
-        """Say in a few words what this server's session is."""
-        job = self.spawner.life.job
-        if job is None:
-            return ""
-        cores = job.request.get("cores", 0)
-        parts = [f"{cores} core{'s' if cores != 1 else ''}", job.request.get("environment", "")]
-        return ", ".join([*parts, *([f"node {job.node}"] if job.node else [])])
 
     # -- the form ----------------------------------------------------------------------------------------------
 
@@ -218,111 +193,3 @@ class Choices:
             said = Words("Nothing was started: another job is already waiting for this session.")
         detail = f'REST: "user_options": null keeps waiting, "replace": "{number}" in user_options replaces it'
         return SessionError(said, reason="request", detail="" if sent else detail)
-
-    # -- a choice, as Slurm gets it ----------------------------------------------------------------------------
-
-    async def job_script(self, choice: request.SessionRequest, server_name: str | None = None) -> tuple[list[str], str]:
-        """Return the command that would be run for a server and the script it would read.
-
-        Made up are the job's name and, for a server that the hub does not have yet, its number (0). Raises
-        `SessionError` when there is no such script.
-        """
-        target = await self._target(server_name)
-        return self.spawner.life.watcher.client.submit_command(), script.build(self.site, choice, target)
-
-    async def command(self, choice: request.SessionRequest, server_name: str | None = None) -> list[str]:
-        """Return the choice as one sbatch command, for people to read; the hub sends the same as a script."""
-        cluster = ["-M", self.site.cluster] if self.site.cluster else []
-        return ["sbatch", *cluster, *script.sbatch_options(self.site, choice, await self._target(server_name))]
-
-    async def _target(self, server_name: str | None = None) -> script.Target:
-        spawner = self.spawner
-        account = spawner.life.known_account or await spawner.life.account()
-        name = spawner.name if server_name is None else server_name
-        target = spawner.target(job_name(name, "0" * 8), account)
-        # The form of a server that is not there yet is the default server's.
-        return target if name == spawner.name else replace(target, server=0)
-
-    # -- when would it start -----------------------------------------------------------------------------------
-
-    async def when(self, choice: request.SessionRequest) -> dict[str, Any]:
-        """Say when Slurm expects this very choice to start, and what would start sooner.
-
-        Raises `estimate.TooOftenError`, `SessionError`.
-        """
-        try:
-            await admission.check_room(self.spawner.life, choice, JOBS_FOR)
-        except request.RequestError as error:
-            return {"sentence": f"Not now: {'; '.join(error.errors.values())}.", "start": None, "errors": error.errors}
-        answer, now = await self._ask(choice), time.time()
-        if not answer.answered:
-            sentence = f"There is no estimate: {str(answer.refused).replace('; nothing was started', '')}"
-            return {"sentence": sentence, "start": None, "errors": {}, "sooner": None}
-        if answer.refused:
-            at_fault = {answer.refused.field: str(answer.refused)} if answer.refused.field else {}
-            sentence = f"{answer.refused} (Slurm says: {answer.detail})"
-            return {"sentence": sentence, "start": None, "errors": at_fault, "sooner": None}
-        if answer.start is None:
-            sentence = "Slurm would take this, but does not say when it would start."
-            return {"sentence": sentence, "start": None, "errors": {}, "sooner": None}
-        wait = estimate.say_wait(answer.start, now)
-        sentence = "Slurm expects this to start now."
-        if wait != "now":
-            sentence = f"Slurm expects this to start {wait}, {summary.say_moment(answer.start, self.site)}."
-            sentence += " That is a guess: jobs that end early or come before yours change it."
-        late = answer.start - max(now, choice.begin or 0) > estimate.NOW
-        sooner = await self._sooner(choice, answer.start) if late else None
-        return {"sentence": sentence, "start": answer.start, "errors": {}, "sooner": sooner}
-
-    async def _ask(self, choice: request.SessionRequest) -> estimate.Answer:
-        _, text = await self.job_script(choice)
-        life = self.spawner.life
-        account = await life.account()
-        env = script.environment(account, "")
-        # Nothing starts, so there is no secret; and the rest is what the job would inherit.
-        del env["SNOWYSPAWNER_SECRET"]
-        try:
-            prefix = prefix_for(account, env)
-        except SlurmError as error:
-            raise SessionError(messages.refusal(error.stderr, ()), reason="slurm", detail=error.stderr) from None
-        sent = messages.fields_sent(choice.model_dump())
-        return await self.estimator.ask(await life.slurm_name(), text, prefix, env, sent)
-
-    async def _sooner(self, choice: request.SessionRequest, start: int) -> dict[str, Any] | None:
-        """Try a few other ways to have nearly the same; return the one that starts first, if any does sooner."""
-        best: tuple[int, request.SessionRequest] | None = None
-        for tried, other in enumerate(self.alternatives(choice)):
-            if tried == _ALTERNATIVES:
-                break
-            try:
-                await admission.check_room(self.spawner.life, other, JOBS_FOR)
-                answer = await self._ask(other)
-            except request.RequestError:
-                continue
-            except estimate.TooOftenError:
-                break
-            if answer.good and answer.start and answer.start < (best[0] if best else start) - estimate.NOW:
-                best = answer.start, other
-        if best is None:
-            return None
-        before, after = choice.options(self.site), best[1].options(self.site)
-        what = summary.difference(choice, best[1], self.site)
-        sentence = f"{what[:1].upper()}{what[1:]} it would start {estimate.say_wait(best[0], time.time())}."
-        values = {field: text for field, text in after.items() if text != before[field]}
-        return {"sentence": sentence, "start": best[0], "values": values}
-
-    def alternatives(self, choice: request.SessionRequest) -> Iterator[request.SessionRequest]:
-        """Yield what is nearly the same and possible: in another partition, then as the presets have it."""
-        options = choice.options(self.site)
-        ways = [{"partition": key} for key in self.site.partitions]
-        for preset in self.site.presets.values():
-            given = preset.choices.model_dump(exclude_none=True)
-            ways.append({name: str(given[name]) for name in ("environment", "partition", "gpu") if name in given})
-        seen = [choice]
-        whole = self.site.partitions[choice.partition].whole_node
-        for way in ways:
-            other = admission.review(self.spawner.life, {**options, **way}).request
-            # A whole node is sooner only for who is ready to pay for it.
-            if other and other not in seen and (whole or not self.site.partitions[other.partition].whole_node):
-                seen.append(other)
-                yield other

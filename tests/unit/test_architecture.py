@@ -190,6 +190,7 @@ KNOWN = "JupyterHub and its libraries are known above session, and to few in web
         # Within a package, up and aside.
         ("web/form_pages.py", "from . import session_pages", "The layers of web"),
         ("web/card.py", "from .form_state import Choices", "The layers of web"),
+        ("web/dry_run.py", "from .form_state import mark", "The layers of web"),
         ("session/lifecycle.py", "from . import admission", "The layers of session"),
         ("session/messages.py", "from . import status", "The layers of session"),
         ("session/script.py", "from .errors import SessionError", "The layers of session"),
@@ -210,6 +211,7 @@ KNOWN = "JupyterHub and its libraries are known above session, and to few in web
         ("session/lifecycle.py", "from tornado import web", KNOWN),
         ("session/errors.py", "import tornado.web", KNOWN),
         ("web/form.py", "import jupyterhub", KNOWN),
+        ("web/dry_run.py", "from tornado import web", KNOWN),
         ("standalone/helper.py", "import traitlets", KNOWN),
     ],
 )
