@@ -29,7 +29,7 @@ from .slurm.client import prefix_for
 from .web import card, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
-from .web.form_state import Choices, PrefillError, Typed, mark, typed
+from .web.form_state import FormState, PrefillError, Typed, is_same, mark, typed
 from .web.turns import in_turn
 
 _REACH_FOR = 5.0
@@ -95,14 +95,14 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     options: Mapping[str, Any]  # what it was made of
     attaches: bool  # the next start goes on with the job that is there, whatever options JupyterHub has kept
     replaces: Job | None  # a job that waits and is ended by the start under way
-    choices: Choices
+    form_state: FormState
     life: Life
 
     # -- choices -----------------------------------------------------------------------------------------------
 
     @default("options_form")
     def _default_options_form(self) -> Callable[[Any], str]:
-        return lambda spawner: spawner.choices.form()
+        return lambda spawner: spawner.form_state.form()
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Callable[[dict[str, list[str]]], dict[str, str]]:
@@ -116,7 +116,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Show the form with these values: a GET never starts anything."""
-        self.choices.prefill(request.from_form(query_data), self.name)
+        self.form_state.prefill(request.from_form(query_data), self.name)
         raise PrefillError
 
     @default("server_token_scopes")
@@ -160,10 +160,10 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if waiting is None:
             return await admission.admit(self.life, options)
         choice = await admission.read(self.life, options)
-        if self.choices.is_same(choice, waiting):
+        if is_same(choice, waiting):
             return request.load(waiting.request)
         if replaces not in (waiting.job_id, waiting.name):
-            raise self.choices.already_waits(waiting, choice)
+            raise self.form_state.already_waits(waiting, choice)
         await admission.may_submit(self.life)
         self.replaces = waiting
         self.user_options = self.orm_spawner.user_options = options
@@ -178,7 +178,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.attaches = False
         self.replaces = None
         self.options = {}
-        self.choices = Choices(self)
+        self.form_state = FormState(self)
         self.life = self._find_life()
 
     def _find_life(self) -> Life:
@@ -205,13 +205,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Take up what an earlier hub stored."""
         if not self.life.tasks.busy:
             self.life.load(state)
-        self.choices.load(state.get("own"))
+        self.form_state.load(state.get("own"))
         self._show_job_id()
 
     def get_state(self) -> dict[str, Any]:
         """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
         # What is kept of a person stands in the state of the default server, which everybody has.
-        return {**self.life.state(), **({} if self.name else {"own": self.choices.stored.model_dump()})}
+        return {**self.life.state(), **({} if self.name else {"own": self.form_state.stored.model_dump()})}
 
     def clear_state(self) -> None:
         """Forget the job unless it may still be alive: then the next start attaches to it."""
@@ -293,7 +293,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             if error.words.field:
                 mark({error.words.field: error.jupyterhub_message})
             raise
-        self.choices.remember(choice)
+        self.form_state.remember(choice)
         return job
 
     def target(self, job_name: str, account: pwd.struct_passwd) -> script.Target:

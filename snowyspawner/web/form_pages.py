@@ -266,7 +266,7 @@ class PresetHandler(ActionHandler):
 
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Save or delete one. 400 when that is not possible."""
-        choices = self.spawner.choices
+        form = self.spawner.form_state
         # From the form each preset may have its own button; in JSON the name is a name.
         unwanted = fields.get("preset_delete")
         delete = bool(unwanted) or fields.get("delete") is True or fields.get("preset_action") == "delete"
@@ -278,15 +278,15 @@ class PresetHandler(ActionHandler):
         try:
             name = checked_name(name)
             if delete:
-                choices.keep(choices.own.without_preset(name))
+                form.keep(form.own.without_preset(name))
             elif wanted.request is None:
                 return 400, {"errors": wanted.errors}
             else:
-                choices.keep(choices.own.with_preset(name, wanted.request.options(choices.site)))
+                form.keep(form.own.with_preset(name, wanted.request.options(form.site)))
         except ValueError as error:
             return 400, {"errors": {"preset_name": str(error)}}
         sentence = f"{name} is {'deleted' if delete else 'saved'}."
-        return 200, {"errors": {}, "sentence": sentence, "own_presets": choices.own.presets}
+        return 200, {"errors": {}, "sentence": sentence, "own_presets": form.own.presets}
 
 
 class FormHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types

@@ -1,4 +1,4 @@
-"""One person's choices: what the form shows, what was typed into it, what is kept from one time to the next."""
+"""One server's form: what was typed into it, what it shows, what is kept of a person from one time to the next."""
 
 from __future__ import annotations
 
@@ -53,38 +53,26 @@ def mark(errors: Mapping[str, str]) -> bool:
     return sent is not None
 
 
+# A Protocol, as the class is in a layer above: it imports these pages. What is JupyterHub's has no types.
 class Server(Protocol):
-    """What the hub's pages know of a `SnowySpawner`. What is JupyterHub's has no types."""
+    """What the form's pages use of a `SnowySpawner`."""
 
     life: Life
-    choices: Choices
+    form_state: FormState
     name: str
-    display_name: str
     user: Any
     hub: Any
-    log: Any
-    orm_spawner: Any
-    pending: str | None
     active: bool
     ready: bool
 
-    def store(self) -> None:
-        """Write the state at once."""
-
     def target(self, job_name: str, account: pwd.struct_passwd) -> script.Target:
         """Return what the script of a job of this server needs beside the choice."""
-
-    async def stop(self) -> None:
-        """End the job."""
-
-    async def poll_and_notify(self) -> int | None:
-        """Ask whether it runs; JupyterHub learns of its end."""
 
     def get_options_form(self) -> Awaitable[str]:
         """Return the form's HTML."""
 
 
-class Choices:
+class FormState:
     """The form of one server; `form` reads memory only, Slurm is never waited for."""
 
     def __init__(self, spawner: Server) -> None:
@@ -129,23 +117,23 @@ class Choices:
             answer=sent.answer,
         )
 
-    def prefill(self, options: Mapping[str, str], server_name: str, answer: Mapping[str, Any] | None = None) -> None:
+    def prefill(self, options: Mapping[str, str], server_name: str) -> None:
         """Let the form of this HTTP request show *options*, and say what of them is not possible."""
         found = admission.review(self.spawner.life, options)
-        typed.set(Typed(summary.as_shown(options, found), found.errors, server_name, answer or {}))
+        typed.set(Typed(summary.as_shown(options, found), found.errors, server_name))
 
     # -- what is kept ------------------------------------------------------------------------------------------
 
     @property
     def own(self) -> Own:
         """What is kept of this person."""
-        stored: Own = self.spawner.user.spawner.choices.stored
+        stored: Own = self.spawner.user.spawner.form_state.stored
         return stored
 
     def keep(self, own: Own) -> None:
         """Store *own* at once, in the state of the person's default server."""
         default = self.spawner.user.spawner
-        default.choices.stored = own
+        default.form_state.stored = own
         default.store()
 
     def remember(self, choice: request.SessionRequest) -> None:
@@ -155,18 +143,6 @@ class Choices:
     def load(self, stored: Any) -> None:
         """Take up what an earlier hub stored."""
         self.stored = load_own(stored)
-
-    def is_same(self, choice: request.SessionRequest, job: Job) -> bool:
-        """Tell whether *job* asks for *choice*; a time to begin that has passed meanwhile is now.
-
-        So does one of which nobody knows any more what it asks for: a hub of another version stored it.
-        """
-        asked = request.load(job.request)
-        if not asked.environment:
-            return True
-        begins = [max(each.begin or 0, int(time.time())) for each in (asked, choice)]
-        plain = {"begin": None}
-        return abs(begins[0] - begins[1]) < 60 and asked.model_copy(update=plain) == choice.model_copy(update=plain)
 
     def already_waits(self, job: Job, choice: request.SessionRequest) -> SessionError:
         """Return what a start with *choice* ends with while *job* waits: the person decides which it shall be."""
@@ -193,3 +169,16 @@ class Choices:
             said = Words("Nothing was started: another job is already waiting for this session.")
         detail = f'REST: "user_options": null keeps waiting, "replace": "{number}" in user_options replaces it'
         return SessionError(said, reason="request", detail="" if sent else detail)
+
+
+def is_same(choice: request.SessionRequest, job: Job) -> bool:
+    """Tell whether *job* asks for *choice*; a time to begin that has passed meanwhile is now.
+
+    So does one of which nobody knows any more what it asks for: a hub of another version stored it.
+    """
+    asked = request.load(job.request)
+    if not asked.environment:
+        return True
+    begins = [max(each.begin or 0, int(time.time())) for each in (asked, choice)]
+    plain = {"begin": None}
+    return abs(begins[0] - begins[1]) < 60 and asked.model_copy(update=plain) == choice.model_copy(update=plain)

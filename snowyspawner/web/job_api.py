@@ -33,6 +33,7 @@ _IDENTITY = {"server": int, "name": str, "secret": str, "job_id": str, "node": s
 _resuming: set[asyncio.Task[None]] = set()
 
 
+# A Protocol, as the class is in a layer above; and a job shall reach no more of it than this.
 class Claimed(Protocol):
     """What a job reaches of its `SnowySpawner`. The dicts are answers; None: the hub has to take the job up again."""
 

@@ -36,9 +36,12 @@ _LET_GO = 1.0
 _tasks: set[asyncio.Task[Any]] = set()
 
 
+# A Protocol for the same reason as `Server`.
 class Session(Server, Protocol):
-    """What is asked here of a `SnowySpawner` beside the form."""
+    """What is used here of a `SnowySpawner` beside what the form's pages use."""
 
+    display_name: str
+    pending: str | None
     # JupyterHub's own note of the start under way; its DELETE of a server cancels that, too.
     _spawn_future: asyncio.Future[Any] | None
     attaches: bool
@@ -49,6 +52,12 @@ class Session(Server, Protocol):
 
     def card(self) -> Card:
         """Return what pages show of this server."""
+
+    async def stop(self) -> None:
+        """End the job."""
+
+    async def poll_and_notify(self) -> int | None:
+        """Ask whether it runs; JupyterHub learns of its end."""
 
 
 class SessionHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types

@@ -189,7 +189,7 @@ KNOWN = "JupyterHub and its libraries are known above session, and to few in web
         ("session/tasks.py", "def late():\n    from snowyspawner.web.card import Card", "The layers of snowyspawner"),
         # Within a package, up and aside.
         ("web/form_pages.py", "from . import session_pages", "The layers of web"),
-        ("web/card.py", "from .form_state import Choices", "The layers of web"),
+        ("web/card.py", "from .form_state import FormState", "The layers of web"),
         ("web/dry_run.py", "from .form_state import mark", "The layers of web"),
         ("session/lifecycle.py", "from . import admission", "The layers of session"),
         ("session/messages.py", "from . import status", "The layers of session"),
