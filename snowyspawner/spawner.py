@@ -121,7 +121,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
     @default("server_token_scopes")
     def _default_server_token_scopes(self) -> Callable[[Any], Awaitable[list[str]]]:
-        # JupyterHub asks for them before what is most of its own work in a start: tokens, in its database.
+        # Not what the trait is for. JupyterHub's own work in a start is mostly its tokens; they come next, and nothing
+        # else of a spawner is awaited before: group_overrides, apply_user_options and pre_spawn_hook come after.
         def scopes(spawner: Any) -> Awaitable[list[str]]:
             # It has begun to write, and any other request that ends before we go on would undo that.
             inspect(spawner.orm_spawner).session.commit()
