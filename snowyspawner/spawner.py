@@ -26,7 +26,7 @@ from .session.messages import Words
 from .session.record import Job, Phase, new_job
 from .site import load_or_keep
 from .slurm.client import prefix_for
-from .web import card, job_api
+from .web import card, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
 from .web.form_state import FormState, PrefillError, Typed, is_same, mark, typed
@@ -187,7 +187,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
 
         Two lives would write over each other's state.
         """
-        hooks = (self.store, self.log, lambda: str(self._log_name), lambda: str(self.user.name))
+        hooks = (self.store, self.log, lambda: hub_private.log_name(self), lambda: str(self.user.name))
         session = inspect(self.orm_spawner).session if self.orm_spawner else None
         lives = session.info.setdefault("snowyspawner", WeakValueDictionary()) if session else {}
         # A database gives the number of a row that was removed to the next one, which may be somebody else's.
@@ -429,7 +429,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise web.HTTPError(410, "nobody waits for this")
         if not same_node(node, where):
             self.log.warning(
-                "Job %s of %s says that it runs on %r; Slurm says %s", job.job_id, self._log_name, node, where
+                "Job %s of %s says that it runs on %r; Slurm says %s",
+                job.job_id,
+                hub_private.log_name(self),
+                node,
+                where,
             )
             raise web.HTTPError(403, "node: not where this job runs")
         self.life.serving(job, port, where)

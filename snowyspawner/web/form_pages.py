@@ -29,7 +29,7 @@ from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
 from ..session.record import Job, job_name
 from ..slurm.facts import JOBS_FOR
-from . import availability, dry_run
+from . import availability, dry_run, hub_private
 from .form_state import Server, Typed, typed
 
 _BODY_LIMIT = 64 * 1024
@@ -324,7 +324,7 @@ class FormHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no type
 async def remove_row(handler: Any, spawner: Any) -> None:
     """Let the hub forget a named server that does not run."""
     user, name = spawner.user, spawner.name
-    await maybe_future(user._delete_spawner(spawner))
+    await hub_private.delete_spawner(spawner)
     handler.db.delete(spawner.orm_spawner)
     user.spawners.pop(name, None)
     handler.db.commit()

@@ -22,6 +22,7 @@ from ..choice.request import load
 from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
 from ..session.record import Job
+from . import hub_private
 from .card import Card
 from .form_pages import remove_row
 from .form_state import Server
@@ -42,8 +43,6 @@ class Session(Server, Protocol):
 
     display_name: str
     pending: str | None
-    # JupyterHub's own note of the start under way; its DELETE of a server cancels that, too.
-    _spawn_future: asyncio.Future[Any] | None
     attaches: bool
 
     @property
@@ -116,7 +115,7 @@ class StopHandler(SessionHandler):
             return
         if spawner.pending:
             # As JupyterHub's own API does it.
-            start = spawner._spawn_future
+            start = hub_private.start_of(spawner)
             if start and not start.done():
                 start.cancel()
                 await asyncio.wait([start], timeout=_LET_GO)
@@ -165,13 +164,20 @@ class AgainHandler(SessionHandler):
         """Start the server as JupyterHub's form does. What fails is on the page that comes next."""
         user, name = spawner.user, spawner.name
         spawner = user.get_or_create_spawner(name, spawner.display_name, replace_failed=True)
-        if spawner._spawn_future and spawner._spawn_future.done():
-            spawner._spawn_future = None
-        spawner.attaches = options is None
-        task = await self.begin(self.spawn_single_user(user, name, spawner.display_name, options=options), 1.0)
+        hub_private.forget_failed_start(spawner)
+        task = await self.begin(self._spawn(spawner, options), 1.0)
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):
             raise error  # too many at once, and the like: JupyterHub remembers no failure of these
+
+    async def _spawn(self, spawner: Session, options: dict[str, str] | None) -> None:
+        spawner.attaches = options is None
+        try:
+            await self.spawn_single_user(spawner.user, spawner.name, spawner.display_name, options=options)
+        except Exception:
+            # JupyterHub may have refused it before the spawner was asked: the next start is somebody's own.
+            spawner.attaches = False
+            raise
 
 
 class ResumeHandler(AgainHandler):

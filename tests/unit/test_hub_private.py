@@ -1,0 +1,61 @@
+"""Names of JupyterHub's that are not public: one module uses them, and each is still there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import jupyterhub
+import pytest
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.spawner import Spawner
+from jupyterhub.user import User
+
+import snowyspawner
+from snowyspawner.web import hub_private
+
+PACKAGE = Path(snowyspawner.__file__).parent
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != Path(hub_private.__file__))
+# Of namedtuple, pydantic or of our own classes, not JupyterHub's.
+OURS = {"_replace", "_asdict", "_apply"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Spawner, "_spawn_future"), (Spawner, "_log_name"), (User, "_delete_spawner")],
+    ids=lambda given: given if isinstance(given, str) else given.__name__,
+)
+def test_a_private_name_is_there(owner: type, name: str) -> None:
+    assert hasattr(owner, name), f"JupyterHub {jupyterhub.__version__} has no {owner.__name__}.{name}"
+    assert f".{name}" in Path(hub_private.__file__).read_text()
+
+
+def test_jupyterhub_uses_them_as_we_do() -> None:
+    """Where it does itself what the functions of hub_private do; another way there would be ours as well."""
+    said = f"JupyterHub {jupyterhub.__version__}"
+    assert "_spawn_future = None" in inspect.getsource(BaseHandler) + inspect.getsource(User), said
+    assert list(inspect.signature(User._delete_spawner).parameters) == ["self", "name_or_spawner"], said
+    assert isinstance(inspect.getattr_static(Spawner, "_log_name"), property), said
+
+
+def private_names(path: Path) -> set[str]:
+    """Return the private attributes that a module takes from anything but itself and its own classes."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        and not (isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name))  # super()
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_other_module_uses_private_names(path: Path) -> None:
+    assert private_names(path) <= OURS
+
+
+def test_private_names_are_found_at_all() -> None:
+    assert private_names(Path(hub_private.__file__)) == {"_spawn_future", "_delete_spawner", "_log_name"}
