@@ -55,6 +55,12 @@ def _ports(value: str) -> str:
     return value
 
 
+def _support(value: str) -> str:
+    if value and not re.fullmatch(r"[^\s@:/<>\"]+@[^\s@:/<>\"]+|https?://[^\s<>\"]+", value):
+        raise ValueError("must be an address such as support@example.org, or a link that begins with https://")
+    return value
+
+
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -214,7 +220,7 @@ class Site(_Model):
 
     display_name: str
     description: str = ""
-    support: str = ""  # whom to turn to: an address or a URL, shown with errors
+    support: Annotated[str, AfterValidator(_support)] = ""  # whom to turn to: an address or a URL
 
     cluster: OptionalName = ""  # for -M; empty: the local cluster
     slurm_conf: OptionalPath = ""  # the cluster's own slurm.conf, used instead of -M
@@ -306,6 +312,11 @@ class Site(_Model):
     def zone(self) -> ZoneInfo:
         """The time zone that times are read and shown in."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def support_url(self) -> str:
+        """Return `support` as the address of a link; empty without any."""
+        return f"mailto:{self.support}" if "@" in self.support and "://" not in self.support else self.support
 
     def warning(self, time: int) -> int:
         """Return how long before its end a job of *time* seconds is warned, in seconds; 0: not at all.

@@ -44,6 +44,7 @@ class Card(NamedTuple):
     warn_from: float | None = None  # from then on the end is near
     again: bool = False  # there is a choice to start again with
     left_out: str = ""  # what of it will not be asked for again
+    support: tuple[str, str] = ("", "")  # whom to turn to, where that is the advice: the text and the address of a link
 
     @property
     def step(self) -> int:
@@ -100,6 +101,12 @@ def of(
     *ready* and *pending* are JupyterHub's of the server; *failure* is what its last start ended with, if that is what
     the page is about.
     """
+    card, site = _of(life, path, ready, pending, failure), life.site
+    advised = any("support" in str(said) for said in (card.words, card.status.advice if card.status else ""))
+    return card._replace(support=(site.support, site.support_url)) if advised else card
+
+
+def _of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseException | None) -> Card:
     job, site = life.job, life.site
     if failure is not None:
         return _failed(life, path, failure)

@@ -127,6 +127,14 @@ async def test_a_job_that_can_serve_nobody_is_said_the_same_then_and_later(life:
     assert card.of(life, "alice").words == messages.ending(state)
 
 
+async def test_tell_support_says_whom(life: Life) -> None:
+    life.last = Ended(job_id="7", request=REQUEST, reason="unreachable", node="s1")
+    assert "support" in card.of(life, "alice").words.advice
+    assert card.of(life, "alice").support == ("support@uppmax.uu.se", "mailto:support@uppmax.uu.se")
+    life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
+    assert card.of(life, "alice").support == ("", "")
+
+
 async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:
     life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
     refused = SessionError(Words("Nothing was started.", "Ask for less.", "time"), reason="request")

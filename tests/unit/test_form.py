@@ -295,3 +295,18 @@ def test_static_files_are_asked_for_by_their_content(snowy: Site) -> None:
     html = render(snowy, values_of(snowy), {}, known=Known(base_url="/base/hub/"))
     assert re.search(r'href="/base/hub/snowy/static/snowy\.css\?v=[0-9a-f]{16}"', html)
     assert re.search(r'src="/base/hub/snowy/static/snowy-form\.js\?v=[0-9a-f]{16}"', html)
+
+
+@pytest.mark.parametrize(
+    ("support", "href"),
+    [
+        ("help@uni.example", "mailto:help@uni.example"),
+        ("https://uni.example/help?of=hpc", "https://uni.example/help?of=hpc"),
+        ("", None),
+    ],
+)
+def test_the_form_says_whom_to_turn_to(variant: Callable[..., Site], support: str, href: str | None) -> None:
+    shown = page(variant(support=support))
+    links = [given["href"] for tag, given in shown.tags if tag == "a" and given.get("href") == href]
+    assert links == ([href] if href else [])
+    assert ("Support:" in render(variant(support=support), values_of(variant()), {})) == bool(href)

@@ -629,6 +629,9 @@ def test_slurm_s_name_of_a_gpu_is_in_what_is_asked_for(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"support": "call us"}, "support: 'call us': must be an address such as support@example.org, or a link"),
+        ({"support": "javascript:alert(1)"}, "support: 'javascript:alert(1)': must be an address"),
+        ({"support": "https://a.example/<b>"}, "support: 'https://a.example/<b>': must be an address"),
         ({"qos": {"a b": {}}}, "qos.a b.[key]: 'a b': must be the name of a QOS"),
         (
             {"qos": {"short": {"partitions": ["gone"]}}},
@@ -639,7 +642,7 @@ def test_slurm_s_name_of_a_gpu_is_in_what_is_asked_for(
         ({"constraints": {"x": {"colour": 1}}}, "constraints.x.colour: 1: no such key"),
     ],
 )
-def test_what_may_be_chosen_beside_a_partition_is_checked(changes: dict[str, Any], message: str) -> None:
+def test_what_pages_show_or_offer_is_checked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SiteError) as caught:
         site.load({"extends": "snowy", **changes})
     assert message in str(caught.value)
