@@ -287,7 +287,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise SessionError(message, reason="unsupported", detail=str(error)) from None
         # A time and a reservation pass; offered again, they would be refused.
         self.life.last_request = {**choice.options(self.life.site), "begin": "", "reservation": ""}
-        env = script.environment(account, secret)
+        env = script.variables(account, secret)
         try:
             await self.life.submit(job, text, prefix_for(account, env), env)
         except SessionError as error:
@@ -392,7 +392,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         Reads memory only.
         """
         path = url_path_join(self.user.escaped_name, url_escape_path(self.name))
-        return card.of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
+        return card.card_of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
 
     # -- what the job says (called by web/job_api.py) ----------------------------------------------------------
 

@@ -59,6 +59,11 @@ class SessionRequest(BaseModel):
     email_on_start: bool = False
     open: str = ""  # a path below the person's home
 
+    @property
+    def time_limit(self) -> int:
+        """The job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
+        return -(-self.time // 60) * 60
+
     def lab_path(self, root: str = "") -> str:
         """Return the path of JupyterLab's page that opens what was asked for.
 

@@ -8,9 +8,7 @@ It is violated when every name of ``when`` has one of its values and, if there i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TypedDict
-from weakref import ref
 
 from ..site import Partition, Site
 from ..site.fields import FIELDS
@@ -37,20 +35,12 @@ class Rule(_Always, total=False):
     remark: bool  # worth saying, but no refusal
 
 
-_made: dict[int, tuple[ref[Site], list[Rule]]] = {}
-
-
 def rules_of(site: Site) -> list[Rule]:
     """Return all rules of *site*, in the order in which they count; the same list each time, to be read only."""
-    found = _made.get(id(site))
-    if found is None or found[0]() is not site:
-        _made[id(site)] = found = ref(site, partial(_forget, id(site))), _make(site)
-    return found[1]
-
-
-def _forget(key: int, gone: ref[Site]) -> None:
-    if key in _made and _made[key][0] is gone:
-        del _made[key]
+    if "rules" not in site.derived:
+        site.derived["rules"] = _make(site)
+    rules: list[Rule] = site.derived["rules"]
+    return rules
 
 
 def _make(site: Site) -> list[Rule]:

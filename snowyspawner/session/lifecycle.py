@@ -17,9 +17,11 @@ from typing import Any
 from ..choice.request import load as load_request
 from ..metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from ..site import Site
-from ..slurm.client import JobEnd, SlurmError, SlurmUnsureError, phase_of, prefix_for, sees_all_jobs
+from ..slurm.accounting import JobEnd
+from ..slurm.client import SlurmError, SlurmUnsureError, prefix_for, sees_all_jobs
 from ..slurm.facts import Facts, shared_facts
 from ..slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
+from ..slurm.squeue import stage_of
 from ..stored import texts
 from . import messages, status
 from .as_person import ReadError, shared_reader
@@ -120,7 +122,7 @@ class Life:
     @property
     def status(self) -> status.Status:
         """What is happening, as data. Reads memory only."""
-        return status.of(self.job, self._watched, self.watcher, self.site)
+        return status.status_of(self.job, self._watched, self.watcher, self.site)
 
     def enter(self, job: Job, phase: Phase, **changes: Any) -> None:
         """Change the job's phase and store that at once: a hub that dies in the next moment must not lose it."""
@@ -397,7 +399,7 @@ class Life:
         """
         watched = self.watch(job)
         row = watched.row
-        if row and row.node and phase_of(row.state) in ("starting", "running", "suspended", "unknown"):
+        if row and row.node and stage_of(row.state) in ("starting", "running", "suspended", "unknown"):
             return row.node
         self.watcher.kick()
         if row is not None or sees_all_jobs() or watched.unknown_for(time.time()) < SETTLING:

@@ -70,7 +70,7 @@ def sbatch_options(site: Site, request: SessionRequest, target: Target) -> list[
         options.append(f"--begin=uts{request.begin}")
     if request.email_on_start:
         options.append("--mail-type=BEGIN")
-    limit = _limit(request)
+    limit = request.time_limit
     warn = site.warning(limit)
     # Not for a session so short that it would come with the start; JupyterLab warns by its own clock, too.
     if 0 < warn < limit - _SIGNAL_EARLY:
@@ -102,9 +102,9 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
             "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
             "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
             "gpu": bool(request.gpu),
-            "limit": _limit(request),
+            "limit": request.time_limit,
             "logs": _old_logs(site),
-            "warn": site.warning(_limit(request)),
+            "warn": site.warning(request.time_limit),
             "umask": site.umask,
             "listen": site.listen,
             "ports": site.ports,
@@ -112,11 +112,6 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
         },
         sort_keys=True,
     )
-
-
-def _limit(request: SessionRequest) -> int:
-    """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
-    return -(-request.time // 60) * 60
 
 
 def _old_logs(site: Site) -> dict[str, Any]:
@@ -137,7 +132,7 @@ def _old_logs(site: Site) -> dict[str, Any]:
     return {"directory": directory, "pattern": pattern, "days": keep.days, "number": keep.number}
 
 
-def environment(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
+def variables(account: pwd.struct_passwd, secret: str) -> dict[str, str]:
     """Return all that the job inherits. Of secrets only the job's own.
 
     It is worth something until the job is over: to claim the session until its server answers, then to say how the

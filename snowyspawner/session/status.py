@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..site import Site
-from ..slurm.client import WAITING, JobRow
 from ..slurm.queue import QueueWatcher, Watched
+from ..slurm.squeue import WAITING, JobRow
 from . import messages
 from .messages import Words
 from .record import Job
@@ -81,7 +81,7 @@ def _substance(status: Status) -> Status:
     return status._replace(starts_at=None if status.starts_at is None else 0.0)
 
 
-def of(job: Job | None, watched: Watched | None, watcher: QueueWatcher, site: Site) -> Status:
+def status_of(job: Job | None, watched: Watched | None, watcher: QueueWatcher, site: Site) -> Status:
     """Say what is happening with *job*; *watched* is what Slurm says of it."""
     if job is None:
         return Status(5, "Starting", "Handing the job to Slurm.")

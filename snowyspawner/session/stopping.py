@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..slurm.client import ASK, ENDED, KILL, SlurmError
+from ..slurm.client import ASK, KILL, SlurmError
 from ..slurm.queue import QueueWatcher, Watched
+from ..slurm.squeue import ENDED
 from .record import Job
 
 _PATIENCE = 5.0  # seconds between scancel and the next stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -312,6 +313,11 @@ class Site(_Model):
     def zone(self) -> ZoneInfo:
         """The time zone that times are read and shown in."""
         return ZoneInfo(self.time_zone)
+
+    @cached_property
+    def derived(self) -> dict[str, Any]:
+        """What has been made of this Site once for everybody, by name."""
+        return {}
 
     @property
     def support_url(self) -> str:

@@ -13,15 +13,17 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-from .nodes import PENDING_FORMAT, SINFO_FORMAT, PartitionFacts, parse_nodes, parse_pending, summarize
+from .accounting import ACCOUNTS_FORMAT, SACCT_FORMAT, JobEnd, parse_accounts, parse_sacct
+from .nodes import SINFO_FORMAT, PartitionFacts, parse_nodes, summarize
 from .processes import starting
 from .reservations import RESERVATIONS, Reservation, parse_reservations
+from .sbatch import IN_DOUBT, parse_job_id, parse_would_start
+from .squeue import PENDING_FORMAT, SQUEUE_FORMAT, JobRow, parse_jobs, parse_pending, parse_squeue
 
 T = TypeVar("T")
 
@@ -54,195 +56,10 @@ class SlurmTimeoutError(SlurmUnsureError):
         super().__init__(command, -1, f"{command} gave no answer in {seconds:g} seconds")
 
 
-class JobRow(NamedTuple):
-    """One job as squeue shows it. *start* is in seconds since the epoch; for a waiting job, an estimate."""
-
-    job_id: str
-    state: str
-    node: str
-    start: int | None
-    reason: str
-
-
-class JobEnd(NamedTuple):
-    """How a job ended. *state* is Slurm's (``TIMEOUT``), *exit_code* and *signal* the batch script's."""
-
-    state: str
-    exit_code: int
-    signal: int
-    by: str = ""  # for CANCELLED: the user name, or uid, of who did it
-
-
-Phase = Literal["waiting", "starting", "running", "suspended", "stopping", "over", "unknown"]
-
-#: Where each state of a job's stands in its life: squeue(1), JOB STATE CODES, and the flags that "Job State Codes" of
-#: Slurm 25.05 adds to them.
-STATE_PHASE: Mapping[str, Phase] = {
-    # The job has no node yet, or no longer.
-    "PENDING": "waiting",
-    "REQUEUED": "waiting",
-    "REQUEUE_FED": "waiting",
-    "REQUEUE_HOLD": "waiting",
-    "RESV_DEL_HOLD": "waiting",
-    "SPECIAL_EXIT": "waiting",
-    "RECONFIG_FAIL": "waiting",
-    "EXPEDITING": "waiting",  # 25.11
-    # It has one, which is not ready.
-    "CONFIGURING": "starting",
-    "POWER_UP_NODE": "starting",
-    "RUNNING": "running",
-    "RESIZING": "running",
-    "SIGNALING": "running",
-    "UPDATE_DB": "running",
-    # Its processes stand still.
-    "SUSPENDED": "suspended",
-    "STOPPED": "suspended",
-    # Its processes are ending, or have ended.
-    "COMPLETING": "stopping",
-    "STAGE_OUT": "stopping",
-    "BOOT_FAIL": "over",
-    "CANCELLED": "over",
-    "COMPLETED": "over",
-    "DEADLINE": "over",
-    "FAILED": "over",
-    "LAUNCH_FAILED": "over",
-    "NODE_FAIL": "over",
-    "OUT_OF_MEMORY": "over",
-    "PREEMPTED": "over",
-    "REVOKED": "over",
-    "TIMEOUT": "over",
-}
-#: States in which a job is over.
-ENDED = frozenset(state for state, phase in STATE_PHASE.items() if phase == "over")
-#: States in which the job has no node yet, or no longer.
-WAITING = frozenset(state for state, phase in STATE_PHASE.items() if phase == "waiting")
-
-
-def phase_of(state: str) -> Phase:
-    """Return where *state* stands in a job's life. One never seen before is unknown, and unknown means alive."""
-    return STATE_PHASE.get(state, "unknown")
-
-
 #: How a job may be signaled: SIGTERM for the batch script alone, which ends in order what it has started; SIGKILL
 #: for everything. scancel's own SIGTERM goes to every process, also to the one that holds the image up.
 ASK = ("--signal=TERM", "--batch")
 KILL = ("--signal=KILL", "--full")
-
-SQUEUE_FORMAT = "%i|%T|%B|%S|%r"  # the free text last
-SACCT_FORMAT = "JobIDRaw,State,ExitCode"
-ACCOUNTS_FORMAT = "account,defaultaccount"
-
-
-# "17" and "17;snowy" of --parsable; "Submitted batch job 17 on cluster snowy" where a wrapper of sbatch's dropped that.
-_JOB_ID = re.compile(
-    r"(?:sbatch: )?(?:(?P<words>Submitted batch job )|)(?P<id>0*[1-9]\d{0,17})"
-    r"(?(words)(?: on cluster (?P<on>\S+?))?|(?:;(?P<cluster>[^\s;|]+))?)\.?"
-)
-
-
-def parse_job_id(output: str, said: str = "") -> tuple[str, str]:
-    """Read ``sbatch --parsable``: *job id* and *cluster* (empty unless ``-M`` was given).
-
-    *output* is its standard output, *said* its standard error. A site's own plugins and wrappers write to both, before
-    the answer and after it. Raises `ValueError` when there is no number, or more than one that it could be.
-    """
-    for stream in (output, said):
-        found = [match for line in stream.splitlines() if (match := _JOB_ID.fullmatch(line.strip()))]
-        # What says more than a number goes before one that stands alone.
-        plain = [match for match in found if match["words"] or match["cluster"]] or found
-        answers = {match["id"].lstrip("0"): match["on"] or match["cluster"] or "" for match in plain}
-        if len(answers) == 1:
-            return answers.popitem()
-        if answers:
-            break
-    raise ValueError(f"sbatch printed no job id: {(output + said)[:200]!r}")
-
-
-# slurmctld may have the job, and its answer was lost; or sbatch printed a number, and a wrapper failed after it.
-_IN_DOUBT = re.compile(
-    r"timed out on send/recv|Zero Bytes were transmitted|Message receive failure|Communication shutdown failure"
-    rf"|^{_JOB_ID.pattern}$",
-    re.MULTILINE,
-)
-
-
-def parse_would_start(output: str) -> int | None:
-    """Read ``sbatch --test-only`` under ``SLURM_TIME_FORMAT=%s``: epoch seconds, None when there is no such time.
-
-    ``sbatch: Job 77 to start at 1795408771 using 4 processors on nodes s3 in partition core`` on stderr.
-    """
-    match = re.search(r"\bJob \d+ to start at (\d{9,11})\b", output)
-    return int(match[1]) if match else None
-
-
-def parse_squeue(output: str) -> dict[str, JobRow]:
-    """Read the rows of `SQUEUE_FORMAT`. ``CLUSTER:`` headers (Slurm before 20.02) and other lines are passed over."""
-    rows = {}
-    for line in output.splitlines():
-        parts = line.split("|", 4)
-        if len(parts) != 5 or not parts[0].strip().isdigit():
-            continue
-        job_id, state, node, start, reason = (part.strip() for part in parts)
-        rows[job_id] = JobRow(
-            job_id, state, "" if node == "n/a" else node, int(start) if start.isdigit() else None, reason
-        )
-    return rows
-
-
-_MOST_TASKS = 1000
-
-
-def parse_jobs(output: str) -> list[str]:
-    """Read the ids in the rows of `SQUEUE_FORMAT` of jobs that are not over, each that counts against a limit of jobs.
-
-    ``9_3`` is a job of an array, ``9_[4-6,8%2]`` four that wait, ``14+0`` a part of a heterogeneous job, which is one.
-    Of an array with more than `_MOST_TASKS` that wait, so many are returned: no limit that the hub checks is as high.
-    """
-    ids: dict[str, None] = {}
-    for line in output.splitlines():
-        job_id, bar, rest = line.partition("|")
-        job_id = job_id.strip()
-        match = re.fullmatch(r"([0-9]+)(?:_([0-9]+)|_\[([0-9,:-]+)(?:%[0-9]+)?\]|\+[0-9]+)?", job_id, re.ASCII)
-        if not bar or not match or rest.partition("|")[0].strip() in ENDED:
-            continue
-        if match[3]:
-            ids.update((f"{match[1]}_{task}", None) for task in islice(_tasks(match[3]), _MOST_TASKS))
-        else:
-            ids[f"{match[1]}_{match[2]}" if match[2] else match[1]] = None
-    return list(ids)
-
-
-def _tasks(text: str) -> Iterator[int]:
-    """Yield the tasks of an array: ``4-6,8`` and ``0-9:3`` as sbatch(1), --array, has them."""
-    for part in text.split(","):
-        if match := re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part):
-            first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-            yield from range(first, last + 1, max(step, 1))
-
-
-def parse_sacct(output: str) -> dict[str, JobEnd]:
-    """Read the rows of `SACCT_FORMAT` (``-n -P -X``): the jobs that are over; others are left out."""
-    ends = {}
-    for line in output.splitlines():
-        parts = line.split("|")
-        if len(parts) != 3 or not parts[0].isdigit():
-            continue
-        state, _, by = parts[1].partition(" by ")
-        state = _whole(state.strip())
-        if state not in ENDED:
-            continue
-        code, _, signal = parts[2].partition(":")
-        ends[parts[0]] = JobEnd(
-            state, int(code) if code.isdigit() else 0, int(signal) if signal.isdigit() else 0, by.strip()
-        )
-    return ends
-
-
-def _whole(state: str) -> str:
-    # Where a column was too narrow, "OUT_OF_ME+" stands for one state: no two begin alike.
-    if not state.endswith("+"):
-        return state
-    return next((known for known in STATE_PHASE if known.startswith(state[:-1])), state)
 
 
 def parse_hides_jobs(output: str) -> bool:
@@ -257,15 +74,6 @@ def parse_cluster_name(output: str) -> str:
     if not match:
         raise SlurmError("scontrol", 0, "scontrol show config names no cluster")
     return match[1]
-
-
-def parse_accounts(output: str) -> list[str]:
-    """Read `ACCOUNTS_FORMAT` (``-n -P``): each account once, the person's default first, else in Slurm's order."""
-    rows = [[part.strip() for part in line.split("|")] for line in output.splitlines() if line.strip()]
-    accounts = dict.fromkeys(row[0] for row in rows if row[0])
-    # Slurm has the account first that was made last.
-    defaults = [row[1] for row in rows if len(row) > 1 and row[1] in accounts]
-    return list(dict.fromkeys([*defaults, *accounts]))
 
 
 def prefix_for(target: pwd.struct_passwd, keep: Iterable[str] = ()) -> list[str]:
@@ -364,7 +172,7 @@ class SlurmClient:
                 "job", [command, *args], {**self._conf(), **env}, prefix, _checked(script), umask=0o077
             )
         except SlurmError as error:
-            if _IN_DOUBT.search(error.stderr):
+            if IN_DOUBT.search(error.stderr):
                 raise SlurmUnsureError(command, error.returncode, error.stderr) from None
             raise
         try:

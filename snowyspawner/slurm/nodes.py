@@ -1,7 +1,7 @@
-"""What sinfo says of nodes and squeue of waiting jobs, read and summed up by partition. Pure: no I/O.
+"""What sinfo says of nodes, read and summed up by partition. Pure: no I/O.
 
 Cores are Slurm's CPUs: hardware threads where a cluster counts those. Memory is in MB as Slurm counts it (MiB).
-Formats: sinfo(1), squeue(1) and their print.c; the same from Slurm 20.02 to 25.05.
+Formats: sinfo(1) and its print.c; the same from Slurm 20.02 to 25.05.
 """
 
 from __future__ import annotations
@@ -23,18 +23,10 @@ _FIELDS = (
 #: GresUsed nor for AllocMem.
 SINFO_FORMAT = ("-h", "-a", "-N", "-O", ",".join(f"{name}:|" for name in _FIELDS))
 
-#: squeue's arguments: a line for each waiting job; of an array that waits as a whole, one.
-PENDING_FORMAT = ("-h", "-a", "--states=PENDING", "-o", "%P|%r")
 
 # A node's state ends in a mark (sinfo(1), NODE STATE CODES). With "~" it is asleep and with "#" waking up, which
 # Slurm does by itself for a job; "+" is a job that is just ending.
 _USABLE = re.compile(r"(?:idle|mixed|allocated|completing)[~#+]?")
-
-# With these reasons a job would not start even on an empty cluster: it stands in nobody's way.
-_NOT_WAITING = re.compile(
-    r"BeginTime|Dependency|DependencyNeverSatisfied|Job(?:Held|Hold).*|JobArrayTaskLimit|DeadLine|Reservation"
-    r"|(?:Assoc|QOS).*|Partition(?:Config|TimeLimit|NodeLimit)|Invalid(?:Account|QOS)|BadConstraints"
-)
 
 
 class NodeRow(NamedTuple):
@@ -223,19 +215,3 @@ def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for kind, count in each.items():
             total[kind] = total.get(kind, 0) + count
     return total
-
-
-def parse_pending(output: str) -> dict[str, int]:
-    """Read the lines of `PENDING_FORMAT`: how many jobs wait for each partition's nodes.
-
-    A job that was sent to several partitions counts in each. One that is held, waits for its time or for another
-    job, or has reached a limit of its own, is in nobody's way and does not count.
-    """
-    waiting: dict[str, int] = {}
-    for line in output.splitlines():
-        partitions, bar, reason = line.partition("|")
-        if not bar or _NOT_WAITING.fullmatch(reason.partition(",")[0].strip()):
-            continue
-        for partition in partitions.strip().split(","):
-            waiting[partition] = waiting.get(partition, 0) + 1
-    return waiting

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ..metrics import BACKGROUND_FAILURES, SNAPSHOT_AGE, SQUEUE_SECONDS, WATCHED_JOBS
-from .client import ENDED, WAITING, JobEnd, JobRow, Prefix, SlurmClient, SlurmError, phase_of, sees_all_jobs, within
+from .accounting import JobEnd
+from .client import Prefix, SlurmClient, SlurmError, sees_all_jobs, within
+from .squeue import ENDED, WAITING, JobRow, stage_of
 
 # Seconds between two looks, by what the most impatient job is doing.
 INTERVAL_NEW, INTERVAL_WAITING, INTERVAL_RUNNING = 2.0, 15.0, 45.0
@@ -66,7 +68,7 @@ class Watched:
     @property
     def ending(self) -> bool:
         """Whether its server has ended, or its processes are ending. The job may come back into the queue."""
-        return self.leaving or (self.row is not None and phase_of(self.row.state) == "stopping")
+        return self.leaving or (self.row is not None and stage_of(self.row.state) == "stopping")
 
     def leaves(self) -> None:
         """Note that the job has said that its server has ended; wake the waiter."""
@@ -91,7 +93,7 @@ class Watched:
             return
         if row and self.row and row.state != self.row.state:
             self.since = time.time()
-        if row and phase_of(row.state) not in ("waiting", "starting", "over"):
+        if row and stage_of(row.state) not in ("waiting", "starting", "over"):
             self.has_run = True
         self.row, self.end = row or self.row, end
         self._news.set()

@@ -13,7 +13,7 @@ from ..session import messages
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
 from ..session.messages import Words
-from ..session.record import Ended, Job
+from ..session.record import Ended
 from ..session.status import Status
 from ..site import Site
 from ..site.fields import FIELDS
@@ -88,7 +88,7 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else "less than a minute"
 
 
-def of(
+def card_of(
     life: Life,
     path: str,
     *,
@@ -101,12 +101,12 @@ def of(
     *ready* and *pending* are JupyterHub's of the server; *failure* is what its last start ended with, if that is what
     the page is about.
     """
-    card, site = _of(life, path, ready, pending, failure), life.site
+    card, site = _card_of(life, path, ready, pending, failure), life.site
     advised = any("support" in str(said) for said in (card.words, card.status.advice if card.status else ""))
     return card._replace(support=(site.support, site.support_url)) if advised else card
 
 
-def _of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseException | None) -> Card:
+def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseException | None) -> Card:
     job, site = life.job, life.site
     if failure is not None:
         return _failed(life, path, failure)
@@ -122,7 +122,7 @@ def _of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseEx
         kind = "lost"
     else:
         kind = "waiting" if status.percent < 50 else "starting"
-    limit = _limit(job)
+    limit = load(job.request).time_limit
     ends = job.begun_at + limit if job.begun_at and job.phase in ("launching", "serving") else None
     return Card(
         kind,
@@ -139,11 +139,6 @@ def _of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseEx
         warn_from=ends - site.warning(limit) if ends and site.warning(limit) else None,
         again=True,
     )
-
-
-def _limit(job: Job) -> int:
-    """Return the job's time limit in seconds: Slurm counts it in minutes, and rounds up."""
-    return -(-load(job.request).time // 60) * 60
 
 
 def asked(request: Mapping[str, Any], site: Site) -> tuple[tuple[str, str], ...]:

@@ -58,7 +58,7 @@ async def when(life: Life, choice: SessionRequest, target: script.Target) -> dic
 async def _ask(life: Life, choice: SessionRequest, target: script.Target) -> estimate.Answer:
     _, text = job_script(life, choice, target)
     account = await life.account()
-    env = script.environment(account, "")
+    env = script.variables(account, "")
     # Nothing starts, so there is no secret; and the rest is what the job would inherit.
     del env["SNOWYSPAWNER_SECRET"]
     try:

@@ -66,7 +66,7 @@ async def test_the_hub_accepts_what_slurm_accepts(
     client = SlurmClient(cluster.site.cluster, timeout=120)  # hundreds of questions, on a machine that has other work
     monkeypatch.setenv("SLURM_CONF", cluster.env["SLURM_CONF"])
     target = Target("jupyter-test", account.pw_dir, "http://127.0.0.1:1/", 1)
-    env = script.environment(account, "")
+    env = script.variables(account, "")
 
     async def slurm_says(choice: dict[str, str]) -> str:
         text = script.build(cluster.site, unchecked(choice), target)

@@ -312,7 +312,7 @@ from snowyspawner.slurm.client import SlurmClient, prefix_for
 the_site, account = site.load(sys.argv[1]), pwd.getpwnam(sys.argv[2])
 target = script.Target("n", account.pw_dir, "", 1)
 text = script.build(the_site, request.from_options({"gpu": "none"}, the_site), target)
-env = script.environment(account, "")
+env = script.variables(account, "")
 print(asyncio.run(SlurmClient(the_site.cluster).would_start(text, prefix_for(account, env), env)))
 """
 

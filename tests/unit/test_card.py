@@ -52,27 +52,27 @@ def with_job(life: Life, phase: Any, **changes: Any) -> Life:
 )
 async def test_kinds(life: Life, phase: str, attached: bool, hub: Any, kind: str, step: int) -> None:
     life.attached = attached
-    found = card.of(with_job(life, phase), "alice", **hub)
+    found = card.card_of(with_job(life, phase), "alice", **hub)
     assert (found.kind, found.step, found.job_id) == (kind, step, "7")
 
 
 async def test_nothing_has_run_yet(life: Life) -> None:
-    found = card.of(life, "alice")
+    found = card.card_of(life, "alice")
     assert (found.kind, found.title, found.again, found.asked) == ("idle", "Not running", False, ())
 
 
 async def test_the_end_is_slurm_s(life: Life) -> None:
     """Begun plus the limit, of which Slurm makes whole minutes; the warning comes ten minutes before, or half way."""
     begun = time.time() - 60
-    found = card.of(with_job(life, "serving", begun_at=begun), "alice", ready=True)
+    found = card.card_of(with_job(life, "serving", begun_at=begun), "alice", ready=True)
     assert found.ends_at == begun + 91 * 60
     assert found.warn_from == begun + 81 * 60
     assert not found.ends_soon
     with_job(life, "serving", begun_at=begun, request={**REQUEST, "time": 120})
-    found = card.of(life, "alice", ready=True)
+    found = card.card_of(life, "alice", ready=True)
     assert found.warn_from == begun + 60
     assert found.ends_soon
-    assert card.of(with_job(life, "pending"), "alice", pending="spawn").ends_at is None
+    assert card.card_of(with_job(life, "pending"), "alice", pending="spawn").ends_at is None
 
 
 async def test_what_was_asked_for(life: Life) -> None:
@@ -107,7 +107,7 @@ async def test_what_was_asked_for(life: Life) -> None:
 )
 async def test_how_it_ended(life: Life, last: dict[str, Any], title: str, sentence: str) -> None:
     life.last = Ended(job_id="7", request=REQUEST, ended_at=time.time(), **last)
-    found = card.of(life, "alice")
+    found = card.card_of(life, "alice")
     assert (found.kind, found.title, found.again) == ("ended", title, True)
     assert sentence in found.words.sentence
 
@@ -118,27 +118,27 @@ async def test_why_the_hub_gave_up_is_said_the_same_then_and_later(life: Life, r
     assert failure.words.sentence
     assert "{" not in failure.words.sentence
     life.last = Ended(job_id="7", request=REQUEST, reason=reason, state="CANCELLED", node="s1", detail="180 seconds")
-    assert card.of(life, "alice").words == failure.words == card.of(life, "alice", failure=failure).words
+    assert card.card_of(life, "alice").words == failure.words == card.card_of(life, "alice", failure=failure).words
 
 
 @pytest.mark.parametrize("state", ["REQUEUED", "UNKNOWN"])
 async def test_a_job_that_can_serve_nobody_is_said_the_same_then_and_later(life: Life, state: str) -> None:
     life.last = Ended(job_id="7", request=REQUEST, state=state, begun_at=1.0)
-    assert card.of(life, "alice").words == messages.ending(state)
+    assert card.card_of(life, "alice").words == messages.ending(state)
 
 
 async def test_tell_support_says_whom(life: Life) -> None:
     life.last = Ended(job_id="7", request=REQUEST, reason="unreachable", node="s1")
-    assert "support" in card.of(life, "alice").words.advice
-    assert card.of(life, "alice").support == ("support@uppmax.uu.se", "mailto:support@uppmax.uu.se")
+    assert "support" in card.card_of(life, "alice").words.advice
+    assert card.card_of(life, "alice").support == ("support@uppmax.uu.se", "mailto:support@uppmax.uu.se")
     life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
-    assert card.of(life, "alice").support == ("", "")
+    assert card.card_of(life, "alice").support == ("", "")
 
 
 async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:
     life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
     refused = SessionError(Words("Nothing was started.", "Ask for less.", "time"), reason="request")
-    found = card.of(life, "alice", failure=refused)
+    found = card.card_of(life, "alice", failure=refused)
     # Nothing was submitted, so the job before is not what the page is about.
     assert (found.title, found.words.sentence, found.job_id, found.again) == (
         "Not started",
@@ -147,13 +147,13 @@ async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:
         False,
     )
     failed = SessionError(Words("No."), reason="launch", detail="code 65", log=["line"])
-    found = card.of(life, "alice", failure=failed)
+    found = card.card_of(life, "alice", failure=failed)
     assert (found.words.sentence, found.detail, found.log, found.again) == ("No.", "code 65", ("line",), True)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("boom"), TimeoutError(), OSError(28, "No space left")])
 async def test_no_failure_is_blank(life: Life, failure: Exception) -> None:
-    found = card.of(life, "alice", failure=failure)
+    found = card.card_of(life, "alice", failure=failure)
     assert found.title == "Not started"
     assert found.words.sentence == "The hub could not start this session."
     assert found.words.advice
@@ -161,7 +161,7 @@ async def test_no_failure_is_blank(life: Life, failure: Exception) -> None:
 
 
 async def test_times_in_words(life: Life) -> None:
-    found = card.of(life, "alice")
+    found = card.card_of(life, "alice")
     now = time.time()
     assert found.since(now - 59) == "less than a minute"
     assert found.since(now + 3700) == "1 h 1 min"
@@ -172,10 +172,10 @@ async def test_times_in_words(life: Life) -> None:
 
 async def test_the_stamp_changes_with_what_is_shown(life: Life) -> None:
     life.attached = True
-    first = card.of(with_job(life, "pending"), "alice", pending="spawn").stamp
-    assert card.of(life, "alice", pending="spawn").stamp == first
+    first = card.card_of(with_job(life, "pending"), "alice", pending="spawn").stamp
+    assert card.card_of(life, "alice", pending="spawn").stamp == first
     with_job(life, "launching", node="s1")
-    assert card.of(life, "alice", pending="spawn").stamp != first
+    assert card.card_of(life, "alice", pending="spawn").stamp != first
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ async def test_a_request_that_another_version_stored_breaks_no_page(life: Life, 
     job, _ = new_job("lab", {})
     waits = {**job.model_dump(), "job_id": "8", "phase": "launching", "begun_at": time.time(), "request": request_}
     life.load({"last": {**last, "request": request_}})
-    assert card.of(life, "alice").job_id == "7"
+    assert card.card_of(life, "alice").job_id == "7"
     life.load({"job": waits})
-    assert card.of(life, "alice").job_id == "8"
+    assert card.card_of(life, "alice").job_id == "8"
     assert life.job is not None
     assert life.job.queue_seconds >= 0
     assert life.status.sentence

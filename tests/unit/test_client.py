@@ -18,25 +18,19 @@ from typing import Any
 import pytest
 
 from snowyspawner.slurm import client as client_module
+from snowyspawner.slurm.accounting import JobEnd, parse_sacct
 from snowyspawner.slurm.client import (
     ASK,
-    ENDED,
     KILL,
     SCRIPT_LIMIT,
-    SQUEUE_FORMAT,
-    WAITING,
-    JobEnd,
-    JobRow,
     SlurmClient,
     SlurmError,
     SlurmTimeoutError,
     SlurmUnsureError,
-    parse_job_id,
-    parse_jobs,
-    parse_sacct,
-    parse_squeue,
     prefix_for,
 )
+from snowyspawner.slurm.sbatch import parse_job_id
+from snowyspawner.slurm.squeue import ENDED, SQUEUE_FORMAT, WAITING, JobRow, parse_jobs, parse_squeue
 
 # -- sbatch --parsable -------------------------------------------------------------------------------------------
 

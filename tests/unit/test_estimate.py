@@ -17,7 +17,8 @@ from snowyspawner.session.estimate import (
     TooOftenError,
     say_wait,
 )
-from snowyspawner.slurm.client import SlurmError, SlurmTimeoutError, SlurmUnsureError, parse_would_start
+from snowyspawner.slurm.client import SlurmError, SlurmTimeoutError, SlurmUnsureError
+from snowyspawner.slurm.sbatch import parse_would_start
 
 
 class StandInClient:

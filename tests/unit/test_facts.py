@@ -11,7 +11,8 @@ from snowyspawner.choice.request import RequestError, default_options, from_opti
 from snowyspawner.metrics import BACKGROUND_FAILURES
 from snowyspawner.session.estimate import TooOftenError
 from snowyspawner.site import Site
-from snowyspawner.slurm.client import SlurmError, parse_accounts, parse_hides_jobs
+from snowyspawner.slurm.accounting import parse_accounts
+from snowyspawner.slurm.client import SlurmError, parse_hides_jobs
 from snowyspawner.slurm.facts import Facts
 from snowyspawner.slurm.nodes import PartitionFacts
 from snowyspawner.slurm.reservations import Reservation

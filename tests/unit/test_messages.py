@@ -13,7 +13,7 @@ from snowyspawner.session import messages
 from snowyspawner.session.messages import Words
 from snowyspawner.site.fields import FIELDS
 from snowyspawner.slurm import reasons
-from snowyspawner.slurm.client import ENDED, STATE_PHASE, WAITING, phase_of
+from snowyspawner.slurm.squeue import ENDED, STATE_STAGE, WAITING, stage_of
 from snowyspawner.standalone import launcher
 
 FACTS = {"image": "/proj/{x}/a.sif", "environment": "tf-gpu", "node": "s1"}
@@ -302,13 +302,13 @@ def test_every_state_that_slurm_knows_has_a_phase_and_words() -> None:
     assert len(names) >= 24
     assert {"PENDING", "OUT_OF_MEMORY", "REQUEUE_HOLD", "CONFIGURING", "COMPLETING"} <= set(names)
     for name in names:
-        assert phase_of(name) != "unknown", name
+        assert stage_of(name) != "unknown", name
         assert "Slurm says" not in messages.state(name).sentence, name
-        assert phase_of(name) != "over" or "Slurm says" not in messages.ending(name).sentence, name
+        assert stage_of(name) != "over" or "Slurm says" not in messages.ending(name).sentence, name
 
 
 def test_states_and_phases_have_the_same_names() -> None:
-    assert set(STATE_PHASE) == set(messages._STATE) | set(messages._END)
+    assert set(STATE_STAGE) == set(messages._STATE) | set(messages._END)
     assert set(messages._END) == ENDED
     assert not ENDED & WAITING
 
@@ -321,7 +321,7 @@ def test_states_and_phases_have_the_same_names() -> None:
     ],
 )
 def test_a_state_stands_somewhere_in_a_job_s_life(state: str, phase: str) -> None:
-    assert phase_of(state) == phase
+    assert stage_of(state) == phase
 
 
 def test_a_state_never_seen_before_is_alive_and_shown_as_slurm_says_it() -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import pytest
 
 from snowyspawner.slurm.nodes import (
-    PENDING_FORMAT,
     SINFO_FORMAT,
     NodeRow,
     PartitionFacts,
     free_of,
     parse_gres,
     parse_nodes,
-    parse_pending,
     parse_time_limit,
     summarize,
 )
+from snowyspawner.slurm.squeue import PENDING_FORMAT, parse_pending
 
 # Recorded with SINFO_FORMAT from Slurm 22.05.8: a miniature Pelle, whose partitions are busy in different ways;
 # p6 is in somebody's reservation.

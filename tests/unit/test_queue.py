@@ -12,8 +12,10 @@ import pytest
 
 from snowyspawner.metrics import BACKGROUND_FAILURES
 from snowyspawner.slurm import queue
-from snowyspawner.slurm.client import JobEnd, JobRow, SlurmClient, SlurmError
+from snowyspawner.slurm.accounting import JobEnd
+from snowyspawner.slurm.client import SlurmClient, SlurmError
 from snowyspawner.slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
+from snowyspawner.slurm.squeue import JobRow
 
 LOG = logging.getLogger("test")
 LONG_AGO = 1_000_000.0

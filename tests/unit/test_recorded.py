@@ -20,25 +20,11 @@ from snowyspawner.session import messages
 from snowyspawner.session.script import Target, sbatch_options
 from snowyspawner.site import Site, load
 from snowyspawner.slurm import client as client_module
-from snowyspawner.slurm.client import (
-    ASK,
-    KILL,
-    JobEnd,
-    JobRow,
-    SlurmClient,
-    SlurmError,
-    parse_accounts,
-    parse_job_id,
-    parse_sacct,
-    parse_squeue,
-)
-from snowyspawner.slurm.nodes import (
-    SINFO_FORMAT,
-    parse_gres,
-    parse_nodes,
-    parse_pending,
-    parse_time_limit,
-)
+from snowyspawner.slurm.accounting import JobEnd, parse_accounts, parse_sacct
+from snowyspawner.slurm.client import ASK, KILL, SlurmClient, SlurmError
+from snowyspawner.slurm.nodes import SINFO_FORMAT, parse_gres, parse_nodes, parse_time_limit
+from snowyspawner.slurm.sbatch import parse_job_id
+from snowyspawner.slurm.squeue import JobRow, parse_pending, parse_squeue
 
 ALL = "20.02, 22.05, 23.11, 25.05"
 

@@ -360,7 +360,7 @@ def test_a_cpu_session_asks_the_launcher_for_no_gpu(snowy: Site, target: Target)
 
 def test_the_job_inherits_who_it_runs_as_and_the_one_time_secret() -> None:
     account = pwd.struct_passwd(("you", "x", 1000, 1000, "You", "/home/you", "/bin/zsh"))
-    assert script.environment(account, "s3cret") == {
+    assert script.variables(account, "s3cret") == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": "/home/you",
@@ -373,7 +373,7 @@ def test_the_job_inherits_who_it_runs_as_and_the_one_time_secret() -> None:
 
 def test_an_account_without_a_shell_gets_one() -> None:
     account = pwd.struct_passwd(("you", "x", 1000, 1000, "", "/home/you", ""))
-    assert script.environment(account, "")["SHELL"] == "/bin/sh"
+    assert script.variables(account, "")["SHELL"] == "/bin/sh"
 
 
 # -- the launcher's text -----------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pytest
 from snowyspawner.session import messages, status
 from snowyspawner.session.record import Job, new_job
 from snowyspawner.site import Site, load
-from snowyspawner.slurm.client import JobRow, SlurmClient
+from snowyspawner.slurm.client import SlurmClient
 from snowyspawner.slurm.queue import QueueWatcher, Watched
+from snowyspawner.slurm.squeue import JobRow
 
 HOUR = 3600.0
 
@@ -69,7 +70,7 @@ async def test_an_hour_of_waiting(site: Site, watcher: QueueWatcher) -> None:
         watched.update(row("Resources", soon), None)
         clock = Clock(lambda now, soon=soon: watched.update(row("Resources", soon + int(now / 15)), None))
         before = len(vars(watched)), len(vars(watcher)), len(watcher._jobs)
-        events = await hour_of(clock, lambda: status.of(job, watched, watcher, site))
+        events = await hour_of(clock, lambda: status.status_of(job, watched, watcher, site))
         assert 100 < len(events) < 130
         # Only the first writes into a page's log; the others carry the estimate.
         assert [index for index, event in enumerate(events) if "message" in event] == [0]
@@ -92,7 +93,7 @@ async def test_what_changes_is_said_at_once(site: Site, watcher: QueueWatcher) -
             if abs(now - at) < 0.2:
                 watched.update(changed, None)
 
-    events = await hour_of(Clock(then), lambda: status.of(job, watched, watcher, site))
+    events = await hour_of(Clock(then), lambda: status.status_of(job, watched, watcher, site))
     said = [event["message"] for event in events if "message" in event]
     assert [text for text in said if "queue" in text] == [
         " ".join(text for text in ("Job 7 is in the queue.", *messages.pending(reason)[:2]) if text)
@@ -107,9 +108,9 @@ def test_a_single_failure_of_slurm_is_nobody_s_business(site: Site, watcher: Que
     job, watched = pending_job(), Watched("7", time.time())
     watched.update(row("Resources"), None)
     watcher.failing_since = time.time() - 1
-    assert status.of(job, watched, watcher, site).note == ""
+    assert status.status_of(job, watched, watcher, site).note == ""
     watcher.failing_since = time.time() - 60
-    now = status.of(job, watched, watcher, site)
+    now = status.status_of(job, watched, watcher, site)
     assert now.note.startswith("Slurm has not answered since ")
     assert now.why == messages.pending("Resources").sentence
     assert now.slurm_away_since == watcher.failing_since
@@ -119,6 +120,6 @@ def test_a_suspended_session_says_so(site: Site, watcher: QueueWatcher) -> None:
     job, watched = pending_job(), Watched("7", time.time())
     job.phase = "serving"
     watched.update(row("None", 1, "RUNNING", "s1"), None)
-    assert status.of(job, watched, watcher, site).why == ""
+    assert status.status_of(job, watched, watcher, site).why == ""
     watched.update(row("None", 1, "SUSPENDED", "s1"), None)
-    assert "suspended" in status.of(job, watched, watcher, site).why
+    assert "suspended" in status.status_of(job, watched, watcher, site).why

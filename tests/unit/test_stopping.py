@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from snowyspawner.session import stopping
-from snowyspawner.slurm.client import ASK, JobEnd, JobRow
+from snowyspawner.slurm.accounting import JobEnd
+from snowyspawner.slurm.client import ASK
 from snowyspawner.slurm.queue import Watched
+from snowyspawner.slurm.squeue import JobRow
 
 
 class StandIn:
