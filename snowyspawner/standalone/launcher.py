@@ -27,12 +27,21 @@ import traceback
 import types
 import urllib.error
 import urllib.request
-from collections import deque
+from collections import deque, namedtuple
 from urllib.parse import urlsplit
 
 NO_RUNTIME, IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_BROKEN, NO_CONTAINER, NO_SHELL = range(65, 71)
 NO_CONDA, NO_ENVIRONMENT, NO_SERVER, NO_GPU, OLD_SERVER, NO_HUB, REFUSED = range(71, 78)
 NO_HOME, NO_SCRATCH, NO_PORT, NOT_ACCEPTED, UNFORESEEN = range(78, 83)
+
+# The container runtimes, and what each calls what is asked of it. Where the Site leaves it open, the first is taken that
+# the node has. A new one is an entry here, and a value of Image.runtime in the Site's model.
+Runtime = namedtuple("Runtime", "options gpu bind directory")
+RUNTIMES = {
+    # --pwd is the spelling that old and new ones share.
+    "apptainer": Runtime(["-q"], "--nv", "--bind", "--pwd"),
+    "singularity": Runtime(["-q"], "--nv", "--bind", "--pwd"),
+}
 
 # What would make the server, or the tools in the image, do something else than the image says.
 HARMFUL = re.compile(
@@ -182,7 +191,7 @@ class Hub(object):
 
 def find_runtime(wanted):
     """Return the container runtime's path. Raises Failure(NO_RUNTIME)."""
-    names = ("apptainer", "singularity") if wanted == "auto" else (wanted,)
+    names = list(RUNTIMES) if wanted == "auto" else [wanted]
     for name in names:
         path = shutil.which(name)
         if path:
@@ -269,17 +278,17 @@ def server_command(spec, claim, runtime, scratch, data):
     inner += ["1" if spec["gpu"] else "0", data] + list(claim["cmd"])
     if image["runtime"] == "none":
         return ["/bin/sh"] + inner
-    command = [runtime, "-q", image["entry"]]
+    called = RUNTIMES[os.path.basename(runtime)]
+    command = [runtime] + called.options + [image["entry"]]
     if spec["gpu"]:
-        command.append("--nv")
+        command.append(called.gpu)
     # A bind source that the node does not have would be fatal; /tmp is bound anyway.
     for path in image["binds"] + ([] if scratch == "/tmp" else [scratch]):
         if os.path.exists(path):
-            command += ["--bind", path]
+            command += [called.bind, path]
         else:
             say("%s does not exist on this node, so it is not bound" % path)
-    # --pwd is the spelling that old and new runtimes share.
-    command += ["--pwd", os.path.expanduser("~"), image["path"]]
+    command += [called.directory, os.path.expanduser("~"), image["path"]]
     return command + (["/bin/sh"] if image["entry"] == "exec" else []) + inner
 
 

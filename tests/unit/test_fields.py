@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -59,3 +60,18 @@ def test_the_page_knows_every_field_by_its_kind(variant: Callable[..., Site]) ->
     # Kinds whose texts have to be understood; any other is a text.
     for kind in ("gpu", "duration", "begin", "flag"):
         assert f'kind === "{kind}"' in script
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_pages_for_people_say_what_it_is(name: str) -> None:
+    """docs/: the student's table by label and flag, the teacher's by its name in a link, the reference by its key."""
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    student, teacher, reference = (
+        (docs / page).read_text(encoding="utf-8") for page in ("student.md", "teacher.md", "reference/site.md")
+    )
+    field = FIELDS[name]
+    rows = [row for row in re.findall(r"^\| .* \|$", student, re.M) if field.label in row.split("|")[1]]
+    assert rows or field.kind == "memory"  # which few clusters have
+    assert not rows or not field.flags or any(re.search(rf"`{flag}[ =]", rows[0]) for flag in field.flags)
+    assert f"`opt-{name}`" in teacher or field.kind in ("memory", "flag")
+    assert f"`{name}`" in reference

@@ -1087,7 +1087,7 @@ def test_the_command_s_words_are_arguments_never_shell_text(monkeypatch: pytest.
 
 
 def test_without_a_gpu_there_is_no_nv() -> None:
-    command = launcher.server_command({**SPEC, "gpu": False}, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
+    command = launcher.server_command({**SPEC, "gpu": False}, {"cmd": ["x"]}, "apptainer", "/tmp", "/tmp/share")
     assert "--nv" not in command
     assert command[-3:] == ["0", "/tmp/share", "x"]
 
@@ -1099,19 +1099,19 @@ def test_without_a_runtime_only_the_shell_is_left() -> None:
 
 def test_a_runscript_gets_the_arguments_of_its_shell() -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "entry": "run"}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "apptainer", "/tmp", "/tmp/share")
     assert command[command.index("/p/a.sif") + 1] == "-c"
 
 
 def test_a_prefix_takes_the_place_of_conda_s_directory() -> None:
     spec = {**SPEC, "environment": {"kind": "prefix", "conda": "", "prefix": "/sw/env", "name": "mine"}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/tmp", "/tmp/share")
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "apptainer", "/tmp", "/tmp/share")
     assert command[-6:] == ["prefix", "/sw/env", "mine", "1", "/tmp/share", "x"]
 
 
 def test_only_what_the_node_has_is_bound(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = {**SPEC, "image": {**SPEC["image"], "binds": [str(tmp_path), "/nowhere"]}}
-    command = launcher.server_command(spec, {"cmd": ["x"]}, "r", "/", "/tmp/share")
+    command = launcher.server_command(spec, {"cmd": ["x"]}, "apptainer", "/", "/tmp/share")
     assert [command[at + 1] for at, word in enumerate(command) if word == "--bind"] == [str(tmp_path), "/"]
     assert "/nowhere does not exist on this node" in capfd.readouterr().err
 

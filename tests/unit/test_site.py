@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ from snowyspawner.choice.request import RequestError, from_options
 from snowyspawner.session.script import Target, build, sbatch_options
 from snowyspawner.site import Site, SiteError
 from snowyspawner.slurm import names
+from snowyspawner.standalone import launcher
 
 SITES = Path(__file__).resolve().parent.parent / "sites"
 
@@ -646,3 +647,8 @@ def test_what_pages_show_or_offer_is_checked(changes: dict[str, Any], message: s
     with pytest.raises(SiteError) as caught:
         site.load({"extends": "snowy", **changes})
     assert message in str(caught.value)
+
+
+def test_a_site_names_the_runtimes_that_the_launcher_has() -> None:
+    named = get_args(site.model.Image.model_fields["runtime"].annotation)
+    assert set(named) == {"auto", *launcher.RUNTIMES, "none"}
