@@ -275,7 +275,7 @@ SLURM_REFUSES = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def closed_partition(cluster: Any, slurm: Any) -> Iterator[None]:
     """``node`` takes no jobs."""
     change = ["scontrol", "-M", cluster.site.cluster, "update", "PartitionName=node"]
