@@ -62,7 +62,7 @@ class Job(BaseModel):
 
 
 class Ended(BaseModel):
-    """How a session ended, as data: the sentences are `words`' business. Kept until the next start."""
+    """How a session ended, as data: the sentences are `messages`' business. Kept until the next start."""
 
     job_id: str = ""
     state: str = ""  # Slurm's (TIMEOUT), or REQUEUED, or UNKNOWN: Slurm lost sight of it
