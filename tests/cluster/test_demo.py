@@ -112,6 +112,7 @@ def test_up_after_a_crash_and_gone_after_down(guest: Cluster, cluster: Any) -> N
     assert cluster.is_up
 
 
+@pytest.mark.alone
 def test_the_second_make_demo_is_quick_and_ctrl_c_ends_the_hub(guest: Cluster, tmp_path: Path) -> None:
     """What ``make demo`` runs: names, passwords and an address; 20 s are allowed once everything is there."""
     guest.up()

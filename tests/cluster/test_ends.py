@@ -267,6 +267,7 @@ async def test_a_port_that_somebody_takes_first_costs_nothing_but_another_one(
 # -- stop --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_stop_with_kernels_running_is_quick(
     faulty: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any
 ) -> None:
