@@ -344,7 +344,7 @@ class LinkHandler(PageHandler):
             await self.show(summary.as_shown(options, found), errors)
             return
         user = self.spawner.user
-        free, note = await self.free_name()
+        free, note = await free_name(self, user)
         beside = url_concat(self.request.path, [("server", free), *self.others()]) if free else ""
         page = await self.render_template(
             "snowy_link.html",
@@ -377,22 +377,27 @@ class LinkHandler(PageHandler):
             for text in self.get_query_arguments(key)
         ]
 
-    async def free_name(self) -> tuple[str, str]:
-        """Return a server's name under which something can be started, or an empty one and why."""
-        user = self.spawner.user
-        if not self.allow_named_servers:
-            return "", "This hub gives everybody one session at a time: stop the one that runs first."
-        named = [name for name in user.orm_spawners if name]
-        limit = await self.get_current_user_named_server_limit()
-        taken = {name for name in ("", *named) if user.spawners[name].active}
-        if limit <= 0 or len(named) < limit:
-            return next(
-                name
-                for name in (f"lab-{number}" for number in range(2, len(named) + 4))
-                if name not in named or name not in taken
-            ), ""
-        idle = next((name for name in named if name not in taken), "")
-        return idle, "" if idle else f"You have {limit} sessions beside this one already: stop one first."
+
+async def free_name(handler: Any, user: Any, fresh: bool = False) -> tuple[str, str]:
+    """Return the name of a server that *user* can start beside those that run; or an empty one, and why.
+
+    With *fresh* it is one that no session has had, where the hub's limit of named servers lets there be one more.
+    """
+    if not handler.allow_named_servers:
+        return "", "This hub gives everybody one session at a time: stop the one that runs first."
+    named = [name for name in user.orm_spawners if name]
+    limit = await handler.get_current_user_named_server_limit()
+    busy = {name for name in named if in_use(user.spawners[name])}
+    if limit <= 0 or len(named) < limit:
+        taken = set(named) if fresh else busy
+        return next(name for name in (f"lab-{number}" for number in range(2, len(named) + 3)) if name not in taken), ""
+    idle = next((name for name in named if name not in busy), "")
+    return idle, "" if idle else f"You have {limit} sessions beside this one already: stop one first."
+
+
+def in_use(spawner: Any) -> bool:
+    """Tell whether something runs or waits there: also a job that no start follows."""
+    return bool(spawner.active or (spawner.job and spawner.job.alive))
 
 
 def what(job: Job | None) -> str:

@@ -24,7 +24,7 @@ from ..session.errors import SessionError
 from ..session.record import Job
 from . import hub_private
 from .card import Card
-from .form_pages import remove_row
+from .form_pages import free_name, in_use, remove_row
 from .form_state import Server
 
 # Seconds that a POST waits for what it began, so that the page it leads to shows the outcome; it goes on without.
@@ -264,10 +264,12 @@ class NewHandler(SessionHandler):
     async def get(self) -> None:
         """Lead to the form, for the default server if that is free."""
         user = self.current_user
-        if not user.spawner.active and not (user.spawner.job and user.spawner.job.alive):
+        if not in_use(user.spawner):
             self.go_on("spawn", user.spawner)
             return
-        name = next(name for name in (f"lab-{number}" for number in range(2, 10**6)) if name not in user.orm_spawners)
+        name, note = await free_name(self, user, fresh=True)
+        if not name:
+            raise web.HTTPError(409, note)
         self.redirect(url_path_join(self.hub.base_url, "spawn", user.escaped_name, name), status=303)
 
 
