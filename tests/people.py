@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -106,3 +107,22 @@ class Person:
         data = {**form.values, **changes}
         async with self.session.post(URL(url, encoded=True), data=data, allow_redirects=False) as answer:
             return answer.status, Form(await answer.text())
+
+
+async def start_by(
+    way: str, hub: Hub, name: str, options: dict[str, str], line: str, nothing_started: Callable[[], bool]
+) -> None:
+    """Start a session of *name*'s with *options*: by the "form", a "link" to it, "rest", or the notebook.py "line"."""
+    if way in ("rest", "line"):
+        status, answer = await hub.submit(name, {"line": line} if way == "line" else options)
+        assert status in (201, 202), answer
+        return
+    async with Person(hub, name) as person:
+        if way == "link":
+            form = await person.form({f"opt-{field}": value for field, value in options.items()})
+            assert {field: form.values[field] for field in options} == options
+            assert nothing_started()
+            status, back = await person.send(form)
+        else:
+            status, back = await person.send(await person.form(), **options)
+        assert status == 302, back.errors

@@ -148,6 +148,10 @@
         set(element, snowy[part]);
         element.hidden = !snowy[part];
       }
+      const support = byId('snowy-support');
+      if (support) {
+        support.hidden = !(snowy.advice ?? '').includes('support');
+      }
       const step = STEPS.filter((limit) => snowy.percent >= limit).length;
       [...byId('snowy-steps').children].forEach((item, index) => {
         item.className = index < step ? 'snowy-past' : index === step ? 'snowy-now' : '';

@@ -60,7 +60,7 @@ def from_line(line: str, cluster: str = "") -> dict[str, str]:
     if asked != cluster:
         raise ValueError(f"-M {asked}: sessions run on {cluster or 'this cluster'} here")
     if "gpu" in given:
-        given["gpu"] = _gpu(given["gpu"])
+        given["gpu"] = _gpu(given.pop("gpu"))
     if (gpus := given.pop("gpus", None)) is not None:
         given.setdefault("gpu", gpus)
     if (mail := given.get("email_on_start")) is not None:

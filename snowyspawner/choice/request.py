@@ -1,6 +1,6 @@
 """One person's choice. Every way in (form, link, REST, a notebook.py line) becomes a `SessionRequest` here.
 
-`from_options` is the only gate: a value is a number, a member of a list of the Site's, or matches an anchored
+`review` is the only gate: a value is a number, a member of a list of the Site's, or matches an anchored
 pattern, so that nothing a person typed is ever shell or template text.
 """
 
@@ -39,7 +39,7 @@ class RequestError(ValueError):
 
 
 class SessionRequest(BaseModel):
-    """What one session asks for. Made by `from_options`; every value has been checked against the Site."""
+    """What one session asks for. Made by `review`; every value has been checked against the Site."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -48,7 +48,7 @@ class Field:
     may_be_empty: bool = False  # empty is a choice of its own, not "as usual"
     passes: bool = False  # it is about one time: not offered again
     on_card: bool = False  # pages show it of a session
-    first: bool = False  # in its part of the form
+    first: bool = False  # stands first in its part of the form
 
     @property
     def in_words(self) -> str:

@@ -44,7 +44,12 @@ class Card(NamedTuple):
     warn_from: float | None = None  # from then on the end is near
     again: bool = False  # there is a choice to start again with
     left_out: str = ""  # what of it will not be asked for again
-    support: tuple[str, str] = ("", "")  # whom to turn to, where that is the advice: the text and the address of a link
+    support: tuple[str, str] = ("", "")  # whom to turn to: the text and the address of a link
+
+    @property
+    def names_support(self) -> bool:
+        """Whether what is said sends the person to support."""
+        return any("support" in str(said) for said in (self.words, self.status.advice if self.status else ""))
 
     @property
     def step(self) -> int:
@@ -101,9 +106,8 @@ def card_of(
     *ready* and *pending* are JupyterHub's of the server; *failure* is what its last start ended with, if that is what
     the page is about.
     """
-    card, site = _card_of(life, path, ready, pending, failure), life.site
-    advised = any("support" in str(said) for said in (card.words, card.status.advice if card.status else ""))
-    return card._replace(support=(site.support, site.support_url)) if advised else card
+    site = life.site
+    return _card_of(life, path, ready, pending, failure)._replace(support=(site.support, site.support_url))
 
 
 def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseException | None) -> Card:

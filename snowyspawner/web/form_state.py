@@ -131,7 +131,7 @@ class FormState:
         return stored
 
     def keep(self, own: Own) -> None:
-        """Store *own* at once, in the state of the person's default server."""
+        """Write *own* to the database, in the state of the person's default server."""
         default = self.spawner.user.spawner
         default.form_state.stored = own
         default.store()

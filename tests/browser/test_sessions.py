@@ -215,6 +215,8 @@ async def test_every_reason_to_wait_has_its_sentence(
             await page.goto(f"{hub.url}/hub/spawn-pending/{person}/{server}".rstrip("/"))
             await expect(page.locator("#snowy-why")).to_have_text(said.sentence)
             await expect(page.locator("#snowy-advice")).to_have_text(said.advice)
+            support = page.get_by_role("link", name=cluster.site.support)
+            await expect(support).to_have_count(int("support" in said.advice))
             estimate = page.locator("#snowy-estimate")
             if server in ("resources", "priority"):
                 await expect(estimate).to_contain_text(re.compile(r"\d\d:\d\d\s+in (1\d|20) min"), timeout=40_000)

@@ -15,7 +15,7 @@ import yaml
 from snowyspawner.slurm.times import BEGIN_HELP, parse_begin
 
 from ..hubs import ROOT, Hub
-from ..people import Person
+from ..people import Person, start_by
 from .test_session import MKL, queued, show_job
 
 pytestmark = pytest.mark.cluster
@@ -87,24 +87,9 @@ async def test_each_field_reaches_slurm(
     base = {**base, "image": "container.sif", "time": "0:59:00", "account": "g2021027", "reservation": ""}
     full = {**base, "open": "", "email_on_start": "0", **choice}
     name = users[1]
-    if way == "rest":
-        status, answer = await hub.submit(name, full)
-        assert status in (201, 202), answer
-    elif way == "line":
-        flags, _, words = line.partition("-- ") if line.startswith("-- ") else (line, "", "")
-        start = f"-n 1 -p core --gres=gpu:t4:0 -b {begin} {flags} -- {words or 'tf-mkl'}"
-        status, answer = await hub.submit(name, {"line": start})
-        assert status in (201, 202), answer
-    else:
-        async with Person(hub, name) as person:
-            if way == "link":
-                form = await person.form({f"opt-{field}": value for field, value in full.items()})
-                assert {field: form.values[field] for field in full} == full
-                assert queued(slurm, cluster, name) == []
-                status, back = await person.send(form)
-            else:
-                status, back = await person.send(await person.form(), **full)
-            assert status == 302, back.errors
+    flags, _, words = line.partition("-- ") if line.startswith("-- ") else (line, "", "")
+    start = f"-n 1 -p core --gres=gpu:t4:0 -b {begin} {flags} -- {words or 'tf-mkl'}"
+    await start_by(way, hub, name, full, start, lambda: queued(slurm, cluster, name) == [])
     job = await hub.job(name)
     seen = show_job(slurm, cluster, job["job_id"])
     assert {key: seen.get(key) for key in shown} == shown

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ..faults import FaultHub
-from ..people import Person
+from ..people import Person, start_by
 from .test_session import queued, show_job
 from .test_slurm_away import end_all, later
 
@@ -59,23 +59,8 @@ async def choosing(shared: FaultHub, users: list[str]) -> AsyncIterator[FaultHub
 async def test_both_reach_slurm(choosing: FaultHub, users: list[str], cluster: Any, slurm: Any, way: str) -> None:
     name, begin = users[1], later(cluster, 3600)
     full = {**BASE, **CHOSEN, "begin": begin, "time": "0:30:00"}
-    if way == "rest":
-        status, answer = await choosing.submit(name, full)
-        assert status in (201, 202), answer
-    elif way == "line":
-        line = f"-n 1 -p core --gres=none -q short -C bigmem -t 0:30:00 -b {begin} -- tf-mkl"
-        status, answer = await choosing.submit(name, {"line": line})
-        assert status in (201, 202), answer
-    else:
-        async with Person(choosing, name) as person:
-            if way == "link":
-                form = await person.form({f"opt-{field}": value for field, value in full.items()})
-                assert {field: form.values[field] for field in CHOSEN} == CHOSEN
-                assert queued(slurm, cluster, name) == []
-                status, back = await person.send(form)
-            else:
-                status, back = await person.send(await person.form(), **full)
-            assert status == 302, back.errors
+    line = f"-n 1 -p core --gres=none -q short -C bigmem -t 0:30:00 -b {begin} -- tf-mkl"
+    await start_by(way, choosing, name, full, line, lambda: queued(slurm, cluster, name) == [])
     job = await choosing.job(name)
     seen = show_job(slurm, cluster, job["job_id"])
     assert (seen["QOS"], seen["Features"], seen["TimeLimit"]) == ("short", "bigmem", "00:30:00")

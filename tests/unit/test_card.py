@@ -131,8 +131,9 @@ async def test_tell_support_says_whom(life: Life) -> None:
     life.last = Ended(job_id="7", request=REQUEST, reason="unreachable", node="s1")
     assert "support" in card.card_of(life, "alice").words.advice
     assert card.card_of(life, "alice").support == ("support@uppmax.uu.se", "mailto:support@uppmax.uu.se")
+    assert card.card_of(life, "alice").names_support
     life.last = Ended(job_id="7", request=REQUEST, state="TIMEOUT", begun_at=1.0)
-    assert card.card_of(life, "alice").support == ("", "")
+    assert not card.card_of(life, "alice").names_support
 
 
 async def test_a_failure_that_jupyterhub_remembers(life: Life) -> None:

@@ -124,7 +124,7 @@ def test_link_prints_a_link_for_the_flags_of_the_course_s_script(capsys: pytest.
     line = ["-n", "4", "-p", "devcore", "--gres=gpu:t4:0", "-t", "1:00:00", "--", "tf-mkl"]
     assert main(["link", "--hub", "https://hub.example/hub", *line]) == 0
     out, err = capsys.readouterr()
-    choice = "opt-cores=4&opt-partition=devcore&opt-gpu=none&opt-time=1%3A00%3A00&opt-environment=tf-mkl"
+    choice = "opt-cores=4&opt-partition=devcore&opt-time=1%3A00%3A00&opt-environment=tf-mkl&opt-gpu=none"
     assert (out, err) == (f"https://hub.example/hub/snowy?{choice}\n", "")
 
 

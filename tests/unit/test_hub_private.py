@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupyterhub
 import pytest
@@ -59,3 +61,16 @@ def test_no_other_module_uses_private_names(path: Path) -> None:
 
 def test_private_names_are_found_at_all() -> None:
     assert private_names(Path(hub_private.__file__)) == {"_spawn_future", "_delete_spawner", "_log_name"}
+
+
+@pytest.mark.parametrize(("done", "kept"), [(True, False), (False, True)])
+async def test_a_start_that_has_failed_is_forgotten_and_one_under_way_is_not(done: bool, kept: bool) -> None:
+    task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    spawner = SimpleNamespace(_spawn_future=task)
+    if done:
+        task.set_exception(RuntimeError("it failed"))
+        assert task.exception()
+    assert hub_private.start_of(spawner) is task
+    hub_private.forget_failed_start(spawner)
+    assert hub_private.start_of(spawner) is (task if kept else None)
+    hub_private.forget_failed_start(SimpleNamespace(_spawn_future=None))
