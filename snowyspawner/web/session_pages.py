@@ -24,7 +24,7 @@ from ..session.errors import SessionError
 from ..session.record import Job
 from . import hub_private
 from .card import Card
-from .form_pages import free_name, in_use, remove_row
+from .form_pages import find_user, free_name, in_use, remove_row
 from .form_state import Server
 
 # Seconds that a POST waits for what it began, so that the page it leads to shows the outcome; it goes on without.
@@ -64,7 +64,7 @@ class SessionHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no ty
 
     def session(self, user_name: str, server_name: str) -> Session:
         """Return the spawner. 404 if there is no such server; asking does not make one."""
-        user = self.find_user(user_name)
+        user = find_user(self, user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
             raise web.HTTPError(404, "No such session")
         spawner: Session = user.spawners[server_name]
