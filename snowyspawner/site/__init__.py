@@ -5,7 +5,7 @@ A `Site` is checked as a whole before anybody gets it. Nothing in here asks Slur
 
 from __future__ import annotations
 
-from .loading import SiteError, load, load_or_keep, parse_yaml, shipped
+from .loading import SiteError, load, load_or_keep, shipped
 from .model import Partition, Site, gpu_type
 
-__all__ = ["Partition", "Site", "SiteError", "gpu_type", "load", "load_or_keep", "parse_yaml", "shipped"]
+__all__ = ["Partition", "Site", "SiteError", "gpu_type", "load", "load_or_keep", "shipped"]

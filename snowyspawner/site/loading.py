@@ -97,11 +97,13 @@ def _read(
                 )
         files[path] = _stamp(path)
         try:
-            raw = parse_yaml(path.read_text(encoding="utf-8"))
+            raw = _parse(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise SiteError(f"{label}: cannot be read: {error}") from None
         except yaml.YAMLError as error:
             raise SiteError(f"{label}: is not YAML: {error}") from None
+        except RecursionError:
+            raise SiteError(f"{label}: tables and lists stand in each other too deep") from None
         except ValueError as error:
             raise SiteError(f"{label}: {error}") from None
         if not isinstance(raw, dict):
@@ -118,32 +120,54 @@ def _read(
     return raw, label
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads YAML, and refuses a key that is there twice, of which YAML itself would lose the first value.
+# libyaml reads a Site in a tenth of the time; PyYAML comes without it where it was built without it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _parse(text: str) -> Any:
+    """Read YAML. Raises `yaml.YAMLError`, and ValueError for a key that is there twice, with its line."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _refuse_twice(loader, root)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _refuse_twice(loader: Any, root: yaml.Node) -> None:
+    """Refuse a key that is there twice, of which YAML itself would lose the first value. Raises ValueError.
 
     https://yaml.org/spec/1.2.2/#3221-mapping-nodes: keys are unique. A key that stands beside a merge (``<<``) goes
     before what is merged, which loses nothing that somebody wrote for this table.
     """
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            # As it is read: "core" and core are one key, 1 and "1" are two. A table or list is no key at all.
-            if key.tag == "tag:yaml.org,2002:merge":
-                name: Any = "<<"
-            else:
-                name = self.construct_object(key) if isinstance(key, yaml.ScalarNode) else id(key)
-            line = key.start_mark.line + 1
-            if name in lines:
-                raise ValueError(f"line {line}: the key {name!r} is in line {lines[name]} already")
-            lines[name] = line
-        return node
+    found, seen = [root], set()
+    while found:
+        node = found.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))  # an alias is the node itself, and may stand in its own table
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice_in(loader, node)
+            found += [value for _, value in node.value]
+        else:
+            found += node.value
 
 
-def parse_yaml(text: str) -> Any:
-    """Read YAML. Raises `yaml.YAMLError`, and ValueError for a key that is there twice, with its line."""
-    return yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
+def _refuse_twice_in(loader: Any, table: yaml.MappingNode) -> None:
+    lines: dict[Any, int] = {}
+    for key, _ in table.value:
+        # As it is read: "core" and core are one key, 1 and "1" are two. A table or list is no key at all.
+        if key.tag == "tag:yaml.org,2002:merge":
+            name: Any = "<<"
+        else:
+            name = loader.construct_object(key) if isinstance(key, yaml.ScalarNode) else id(key)
+        line = key.start_mark.line + 1
+        if name in lines:
+            raise ValueError(f"line {line}: the key {name!r} is in line {lines[name]} already")
+        lines[name] = line
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from snowyspawner._share import share_dir
 from snowyspawner.choice import request
 from snowyspawner.choice.request import RequestError, from_options
 from snowyspawner.session.script import Target, build, sbatch_options
-from snowyspawner.site import Site, SiteError
+from snowyspawner.site import Site, SiteError, loading
 from snowyspawner.slurm import names
 from snowyspawner.standalone import launcher
 
@@ -556,6 +556,23 @@ def test_a_key_beside_a_merge_goes_before_it(tmp_path: Path) -> None:
     )
     presets = site.load(path).presets
     assert (presets["b"].display_name, presets["b"].description) == ("B", "x")
+
+
+@pytest.mark.parametrize("reader", [yaml.SafeLoader, loading._Loader])
+def test_what_stands_in_itself_or_too_deep_is_a_mistake_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any
+) -> None:
+    """With libyaml and without it, which a PyYAML from source may lack."""
+    monkeypatch.setattr(loading, "_Loader", reader)
+    wrong = tmp_path / "wrong.yaml"
+    for text in ("a: " + "[" * 20_000, "a: " + "[" * 3_000 + "]" * 3_000, "display_name: &a [*a]\n"):
+        wrong.write_text(text)
+        with pytest.raises(SiteError, match=r"wrong\.yaml: "):
+            site.load(wrong)
+    for text, line, key, first in TWICE:
+        wrong.write_text(text)
+        with pytest.raises(SiteError, match=f"line {line}: the key {key!r} is in line {first} already"):
+            site.load(wrong)
 
 
 # -- names of Slurm's --------------------------------------------------------------------------------------------
