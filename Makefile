@@ -8,8 +8,8 @@ STARTED := $(shell date +%s.%N)
 DEMO := $(BIN)/python -m demo
 # Daemons and accounts need root: `as-root` is sudo with what pip and npm need, or nothing when we are root.
 AS_ROOT := $(DEMO) as-root --
-TESTS := $(CURDIR)/$(BIN)/python .ci/tests.py
-# For .ci/tests.py and pytest: make test TEST_ARGS="-k form"
+TESTS := $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto
+# More for pytest: make test TEST_ARGS="-k form"
 TEST_ARGS ?=
 
 .PHONY: help demo demo-down demo-status test test-quick test-unit test-cluster test-browser test-one test-down lint docs clean
@@ -28,7 +28,7 @@ demo-status: .venv/ready  ## what of it runs
 
 test: .venv/ready lint  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
 	@$(DEMO) packages --browser --since $(STARTED)
-	@$(AS_ROOT) $(TESTS) --coverage $(TEST_ARGS)
+	@$(AS_ROOT) $(TESTS) --cov $(TEST_ARGS)
 
 test-quick: .venv/ready lint  ## the same without the browser and the slow tests
 	@$(DEMO) packages --since $(STARTED)
@@ -48,7 +48,7 @@ test-browser: .venv/ready  ## the tests in the browser alone
 test-one: .venv/ready  ## some tests, and keep their cluster up for the next time: make test-one TEST=tests/cluster/test_session.py
 	@test -n "$(TEST)" || { echo 'Say which: make test-one TEST="tests/cluster/test_session.py -k default"' >&2; exit 2; }
 	@$(DEMO) packages --browser --since $(STARTED)
-	@$(AS_ROOT) env SNOWYSPAWNER_KEEP_CLUSTER=1 $(TESTS) --workers 0 $(TEST) $(TEST_ARGS)
+	@$(AS_ROOT) env SNOWYSPAWNER_KEEP_CLUSTER=1 $(TESTS) --numprocesses=0 $(TEST) $(TEST_ARGS)
 
 test-down: .venv/ready  ## end the cluster that `make test-one` has kept up
 	@$(AS_ROOT) $(CURDIR)/$(BIN)/python -m tests.runs

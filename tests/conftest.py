@@ -20,6 +20,35 @@ FIGURE = "figure"
 BUSY = "SNOWYSPAWNER_TEST_BUSY"  # set for workers of a run whose state directory another run uses
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what .ci/run asks for."""
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With --no-skips, say that a skipped test has failed."""
+    return _without_skips(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same for a file that skips itself."""
+    return _without_skips(collector.config, (yield))
+
+
+def _without_skips(config: pytest.Config, report: Any) -> Any:
+    if config.option.no_skips and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and nothing may be: {report.longrepr[2]}"
+    return report
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many tests run side by side: a test waits half of its time, for Slurm, a server or a page."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Claim the run's state directory, and remove what a run that was killed has left. Only root can have clusters."""
     if os.geteuid() != 0 or config.option.collectonly:
