@@ -23,8 +23,6 @@ STARTS_PER_MINUTE = 60  # jobs that one person submits
 STARTS_PER_MINUTE_OF_ALL = 1200
 _AT_ONCE = 2
 _PEOPLE = 1000  # of whom something is remembered
-# A job that would start within this is said to start now: Slurm itself looks every 30 s or so.
-NOW = 60.0
 
 
 class TooOftenError(Exception):
@@ -110,18 +108,6 @@ class Estimator:
                 said = messages.refusal(error.stderr, *(() if sent is None else (sent,)))
                 unsure = isinstance(error, SlurmUnsureError) or not messages.is_answer(said)
                 return Answer(None, said, error.stderr, answered=not unsure)
-
-
-def say_wait(start: float, now: float) -> str:
-    """Say how long it is until *start* (epoch seconds), roughly: ``in about 2 hours``."""
-    wait = start - now
-    if wait <= NOW:
-        return "now"
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if wait >= size:
-            count = round(wait / size)
-            return f"in about {count} {unit}{'s' if count != 1 else ''}"
-    return "soon"
 
 
 _shared: WeakKeyDictionary[SlurmClient, Estimator] = WeakKeyDictionary()

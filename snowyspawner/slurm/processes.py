@@ -23,6 +23,9 @@ class starting(Generic[T]):  # noqa: N801 used as a function is
     asyncio connects the pipes of a process in a task of its own. If that is cancelled, and a hub that shuts down
     cancels every task there is, asyncio waits for the end of the process for ever (Python 3.11 at least). So that
     task, which *work* makes in its first step, is one that cannot be cancelled. Whoever awaits can be.
+
+    A thread for each command would need none of this, but Python joins its threads at the end: a hub would not end
+    before a command that hangs, and one that sudo started for somebody cannot be ended by the hub.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:

@@ -14,6 +14,9 @@ DURATION_HELP = (
 #: What a refused begin is answered with.
 BEGIN_HELP = "15:00, tomorrow 9:00, now+1hour, 2027-01-31T15:00, or now"
 
+# A job that would start within this is said to start now: Slurm itself looks every 30 s or so.
+NOW = 60.0
+
 _DURATION = re.compile(r"(?:(?P<days>\d{1,4})-)?(?P<rest>\d{1,6}(?::\d{1,6}){0,2})", re.ASCII)
 
 
@@ -60,6 +63,26 @@ def say_duration(seconds: int) -> str:
         if count:
             words.append(f"{count} {unit}{'s' if count != 1 else ''}")
     return " ".join(words) or "0 seconds"
+
+
+def say_running(seconds: float) -> str:
+    """Say a time that runs, in whole minutes, as the pages' script does: ``less than a minute``, ``1 h 5 min``."""
+    minutes = int(seconds // 60)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+
+
+def say_wait(seconds: float) -> str:
+    """Say how long it is until something begins, roughly, as an estimate is: ``in about 2 hours``."""
+    if seconds <= NOW:
+        return "now"
+    size, unit = next(
+        (size, unit) for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")) if seconds >= size
+    )
+    count = round(seconds / size)
+    return f"in about {count} {unit}{'s' if count != 1 else ''}"
 
 
 _HOURS = {"midnight": 0, "noon": 12, "fika": 15, "teatime": 16}

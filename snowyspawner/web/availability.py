@@ -12,6 +12,7 @@ from ..session.errors import SessionError
 from ..session.lifecycle import Life
 from ..site import Site
 from ..slurm.nodes import free_of
+from ..slurm.times import say_running
 
 
 def look_soon(life: Life) -> None:
@@ -89,7 +90,7 @@ def slurm_note(life: Life) -> str:
     since, age = life.facts.failing_since, life.facts.age
     if since is None:
         return ""
-    shown = "Free cores are not known" if age is None else f"What is shown as free is {_say_age(age)} old"
+    shown = "Free cores are not known" if age is None else f"What is shown as free is {say_running(age)} old"
     return f"Slurm has not answered since {summary.say_moment(since, life.site)}. {shown}."
 
 
@@ -101,8 +102,3 @@ def reservations(life: Life, accounts: Sequence[str]) -> list[dict[str, str]]:
         {"name": item.name, "sentence": f"until {summary.say_moment(item.end, life.site)}" if item.end else ""}
         for item in mine
     ]
-
-
-def _say_age(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return "less than a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes != 1 else ''}"

@@ -17,7 +17,7 @@ from ..session.record import Ended
 from ..session.status import Status
 from ..site import Site
 from ..site.fields import FIELDS
-from ..slurm.times import say_duration
+from ..slurm.times import say_duration, say_running
 
 #: Idle: nothing has run under this name, or nobody knows of it any more. Lost: a job that waits, while no start of this
 #: hub follows it.
@@ -81,16 +81,7 @@ class Card(NamedTuple):
 
     def since(self, moment: float | None) -> str:
         """Return how long ago *moment* was, or how far ahead it is, to the minute."""
-        return "" if moment is None else span(abs(time.time() - moment))
-
-
-def span(seconds: float) -> str:
-    """Say a time that runs, as the pages' script does: ``less than a minute``, ``1 h 5 min``."""
-    minutes = int(seconds // 60)
-    days, hours = minutes // 1440, minutes // 60 % 24
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+        return "" if moment is None else say_running(abs(time.time() - moment))
 
 
 def card_of(

@@ -14,6 +14,7 @@ from ..session.lifecycle import Life
 from ..site import Site
 from ..slurm.client import SlurmError, prefix_for
 from ..slurm.facts import JOBS_FOR
+from ..slurm.times import NOW, say_wait
 
 _ALTERNATIVES = 3
 
@@ -45,12 +46,12 @@ async def when(life: Life, choice: SessionRequest, target: script.Target) -> dic
     if answer.start is None:
         sentence = "Slurm would take this, but does not say when it would start."
         return {"sentence": sentence, "start": None, "errors": {}, "sooner": None}
-    wait = estimate.say_wait(answer.start, now)
+    wait = say_wait(answer.start - now)
     sentence = "Slurm expects this to start now."
     if wait != "now":
         sentence = f"Slurm expects this to start {wait}, {summary.say_moment(answer.start, life.site)}."
         sentence += " That is a guess: jobs that end early or come before yours change it."
-    late = answer.start - max(now, choice.begin or 0) > estimate.NOW
+    late = answer.start - max(now, choice.begin or 0) > NOW
     sooner = await _sooner(life, choice, target, answer.start) if late else None
     return {"sentence": sentence, "start": answer.start, "errors": {}, "sooner": sooner}
 
@@ -83,13 +84,13 @@ async def _sooner(life: Life, choice: SessionRequest, target: script.Target, sta
             continue
         except estimate.TooOftenError:
             break
-        if answer.good and answer.start and answer.start < (best[0] if best else start) - estimate.NOW:
+        if answer.good and answer.start and answer.start < (best[0] if best else start) - NOW:
             best = answer.start, other
     if best is None:
         return None
     before, after = choice.options(life.site), best[1].options(life.site)
     what = summary.difference(choice, best[1], life.site)
-    sentence = f"{what[:1].upper()}{what[1:]} it would start {estimate.say_wait(best[0], time.time())}."
+    sentence = f"{what[:1].upper()}{what[1:]} it would start {say_wait(best[0] - time.time())}."
     values = {field: text for field, text in after.items() if text != before[field]}
     return {"sentence": sentence, "start": best[0], "values": values}
 
