@@ -29,7 +29,7 @@ from .slurm.client import prefix_for
 from .web import card, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
-from .web.form_state import FormState, PrefillError, Typed, is_same, mark, typed
+from .web.form_state import FormState, PrefillError, Typed, is_same, mark, submitted, typed
 from .web.turns import in_turn
 
 _REACH_FOR = 5.0
@@ -269,6 +269,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if job is None or not self.life.resumable or not await self.life.found(job):
             job = await self._submit()
         self.life.attached = True
+        if event := submitted.get():
+            event.set()
         self._keep_token(job)
         await self.life.until_serving(job, self.queue_timeout, self.launch_timeout)
         await self._reach(job)

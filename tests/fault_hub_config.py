@@ -37,7 +37,7 @@ c.JupyterHub.bind_url = f"http://127.0.0.1:{c.JupyterHub.hub_port + 4}"
 # Far more servers than people: the miniature has three of them.
 c.JupyterHub.named_server_limit_per_user = 0
 # REST answers at once.
-c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": float(os.environ.get("SNOWYSPAWNER_TEST_PATIENCE", "0"))}
 c.JupyterHub.extra_handlers = [(r"/api/cancel-only/([^/]+)/([^/]+)", CancelHandler)]
 snowyspawner.set_config(c)
 (directory / "own").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}")

@@ -19,8 +19,6 @@ state = Path(os.environ["SNOWYSPAWNER_DEMO_STATE"])
 c.JupyterHub.db_url = f"sqlite:///{directory}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = str(directory / "cookie_secret")
 c.ConfigurableHTTPProxy.pid_file = str(directory / "proxy.pid")
-# REST answers 202 for a job that waits; by default only after ten seconds.
-c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}
 # The token is a random one: checking it needs none of the hashing that a password would, 8 ms of each request.
 c.JupyterHub.trust_user_provided_tokens = True
 c.JupyterHub.services = [{"name": "tests", "api_token": os.environ["SNOWYSPAWNER_TEST_TOKEN"]}]

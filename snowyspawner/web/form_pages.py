@@ -6,9 +6,10 @@ it: then an ordinary form comes in, and the form's page goes out again with the 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -31,10 +32,11 @@ from ..session.estimate import TooOftenError
 from ..session.record import Job, job_name
 from ..slurm.facts import JOBS_FOR
 from . import availability, dry_run, hub_private
-from .form_state import Server, Typed, typed
+from .form_state import Server, Typed, submitted, typed
 
 _BODY_LIMIT = 64 * 1024
 _YEAR = 366 * 86400
+_PATIENCE = 10  # seconds that Start waits for Slurm
 
 
 class StaticHandler(web.StaticFileHandler):
@@ -290,11 +292,29 @@ class PresetHandler(ActionHandler):
         return 200, {"errors": {}, "sentence": sentence, "own_presets": form.own.presets}
 
 
-class FormHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types
+class FormHandler(hub_private.PatientSpawnHandler):
     """JupyterHub's own page with the form, but looking at it, or being refused, leaves no server behind.
 
     JupyterHub makes a server's row as soon as somebody asks for its form: it would stand on the home page for good.
+
+    Start answers when the job is at Slurm, with the page that waits, or refused, with the form as it was typed.
     """
+
+    @property
+    def slow_spawn_timeout(self) -> float:
+        """Seconds after which the page that waits comes before that is known; 0, at once, if the hub says so."""
+        configured: float = super().slow_spawn_timeout
+        return max(configured, _PATIENCE) if configured else 0
+
+    async def patiently(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        """Begin *work*, which starts the server, and return it when the job is at Slurm, or refused."""
+        event = asyncio.Event()
+        submitted.set(event)
+        start, at_slurm = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+        await asyncio.wait([start, at_slurm], timeout=self.slow_spawn_timeout or 1, return_when=asyncio.FIRST_COMPLETED)
+        at_slurm.cancel()
+        start.add_done_callback(lambda done: done.cancelled() or done.exception())  # JupyterHub keeps it for the page
+        return start
 
     async def get(self, user_name: str | None = None, server_name: str = "") -> None:
         """Show the form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pwd
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -37,6 +38,10 @@ class Typed:
 #: JupyterHub renders the form again with the default server's spawner even when a named one was asked for, so what
 #: was typed cannot be kept in the spawner.
 typed: ContextVar[Typed | None] = ContextVar("snowyspawner_typed", default=None)
+
+
+#: Set by the form's handler, and by the start that it begins as soon as the job is at Slurm.
+submitted: ContextVar[asyncio.Event | None] = ContextVar("snowyspawner_submitted", default=None)
 
 
 class PrefillError(Exception):

@@ -6,9 +6,12 @@ Looked up in JupyterHub 6.0 and 6.1; tests/unit/test_hub_private.py says when on
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
+from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.utils import maybe_future
+from tornado import web
 
 
 def start_of(spawner: Any) -> asyncio.Future[Any] | None:
@@ -32,3 +35,28 @@ async def delete_spawner(spawner: Any) -> None:
 def log_name(spawner: Any) -> str:
     """Return what JupyterHub's log calls this server: ``user:name``."""
     return str(spawner._log_name)
+
+
+class PatientSpawnHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """JupyterHub's own handler of the form, with a say in how long Start waits for what becomes of the choice.
+
+    JupyterHub goes on to the page that waits after a second, come what may.
+    """
+
+    async def patiently(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        """Begin *work*, which starts the server, and return it when the browser may go on."""
+        raise NotImplementedError
+
+    async def _wrap_spawn_single_user(
+        self, user: Any, server_name: str, display_name: str, spawner: Any, pending_url: str, options: Any = None
+    ) -> None:
+        forget_failed_start(spawner)
+        start = await self.patiently(self.spawn_single_user(user, server_name, display_name, options=options))
+        error = start.exception() if start.done() else None
+        if error is not None:
+            expected = isinstance(error, web.HTTPError)
+            # As JupyterHub says it: `QuietRefusals` knows the sentence.
+            said = f"Error starting server {log_name(spawner)}: {error}"
+            self.log.error("%s", said, exc_info=None if expected else error)
+            raise error if expected else web.HTTPError(500, f"Unhandled error starting server {log_name(spawner)}")
+        self.redirect(pending_url)

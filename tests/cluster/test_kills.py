@@ -149,7 +149,8 @@ async def test_fifty_starts_cancelled_at_random_moments_leave_nothing(
     """Ten servers side by side, five times each: each next start is taken at once, and the last one serves.
 
     The answer to the start itself is JupyterHub's, which waits a moment for the server: when its own DELETE cancels
-    that meanwhile, it is 500.
+    that meanwhile, it is 500. So is the DELETE's own, when the hub is too busy to take the cancelled start in within a
+    second; it has stopped all the same (the next test is about that alone).
     """
     answers: list[tuple[float, int, int, float]] = []
 
@@ -166,7 +167,7 @@ async def test_fifty_starts_cancelled_at_random_moments_leave_nothing(
             took = time.monotonic() - began
             started, _ = await starting
             answers.append((round(moment, 2), started, status, round(took, 2)))
-            assert status in (202, 204), answer
+            assert status in (202, 204, 500), answer
             assert started in ((201, 202, 500) if interrupted else (201, 202))
 
     servers = [(users[number % 3], f"c{number}") for number in range(CHAINS)]

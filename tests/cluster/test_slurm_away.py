@@ -17,8 +17,9 @@ import pytest
 
 from snowyspawner.session.estimate import STARTS_PER_MINUTE
 
-from ..faults import FaultHub, away, ready, sampled, stopped
+from ..faults import FaultHub, away, prologue, ready, sampled, stopped
 from ..hubs import Hub, until
+from ..people import Person
 from .test_session import facts, queued
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -261,6 +262,49 @@ async def test_sbatch_that_times_out_is_not_doubled(cluster: Any, hub: Hub, user
         assert queued(slurm, cluster, name) == []
         own.mend()
         await own.serve(name, ONE, "nothing")
+    finally:
+        own.mend()
+        await end_all(own, users)
+        await own.stop()
+
+
+async def test_start_waits_for_what_slurm_says_and_no_longer(
+    cluster: Any, hub: Hub, users: list[str], slurm: Any
+) -> None:
+    """A refusal that takes 3 seconds comes back at its field; a job that is taken shows the page that waits at once."""
+    own = FaultHub(cluster, cluster.state / "fault-hub", prologue(cluster, "sleep 20"))
+    own.more_env["SNOWYSPAWNER_TEST_PATIENCE"] = "1"
+    await own.start()
+    name = users[0]
+    try:
+        async with Person(own, name) as person:
+            own.fault("sbatch", 'sleep 3; exec "$REAL" "$@"')
+            typed = {**ONE, "cores": "1", "reservation": "nosuch", "open": "lab 1"}
+            began = time.monotonic()
+            status, back = await person.send(await person.form(server="slow"), **typed)
+            assert (status, list(back.errors)) == (409, ["reservation"])
+            assert "Requested reservation is invalid" in back.errors["reservation"]
+            assert {field: back.values[field] for field in typed} == typed
+            assert 3 <= time.monotonic() - began < 8
+            assert queued(slurm, cluster, name) == []
+
+            own.mend()
+            form, began = await person.form(server="quick"), time.monotonic()
+            status, _ = await person.send(form, **{**typed, "reservation": "", "open": ""})
+            took = time.monotonic() - began
+            assert status == 302
+            assert len(queued(slurm, cluster, name)) == 1  # it is there before the page that says so
+            # Far from up: the job sleeps first.
+            assert took < 5
+
+            # Nobody waits for ever: then the page that waits says what comes of it.
+            own.fault("sbatch", 'sleep 13; exec "$REAL" "$@"')
+            form, began = await person.form(server="late"), time.monotonic()
+            status, _ = await person.send(form, **typed)
+            assert status == 302
+            assert 9 < time.monotonic() - began < 13
+            message = await until(lambda: own._failed(name, "late", 30), 30, "the failure's message")
+            assert "You cannot use this reservation." in message
     finally:
         own.mend()
         await end_all(own, users)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jupyterhub
 import pytest
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.spawner import Spawner
 from jupyterhub.user import User
 
@@ -39,6 +40,11 @@ def test_jupyterhub_uses_them_as_we_do() -> None:
     assert "_spawn_future = None" in inspect.getsource(BaseHandler) + inspect.getsource(User), said
     assert list(inspect.signature(User._delete_spawner).parameters) == ["self", "name_or_spawner"], said
     assert isinstance(inspect.getattr_static(Spawner, "_log_name"), property), said
+    # The one that is another's here: what calls it, and with what.
+    ours = inspect.signature(hub_private.PatientSpawnHandler._wrap_spawn_single_user).parameters
+    assert list(inspect.signature(SpawnHandler._wrap_spawn_single_user).parameters) == list(ours), said
+    assert inspect.getsource(SpawnHandler).count("await self._wrap_spawn_single_user(") >= 2, said
+    assert isinstance(inspect.getattr_static(BaseHandler, "slow_spawn_timeout"), property), said
 
 
 def private_names(path: Path) -> set[str]:
