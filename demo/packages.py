@@ -34,7 +34,7 @@ NEEDED: Mapping[str, str] = {
     "npm": "npm",
 }
 BROWSER: Mapping[str, str] = {
-    "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "git": "git",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
