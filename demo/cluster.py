@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,16 @@ class Cluster:
     def image(self) -> Path:
         """Return the container image."""
         return image.path(self.site)
+
+    @contextmanager
+    def stand_in(self, *device_files: str) -> Iterator[None]:
+        """Have stand-ins for these device files meanwhile, where there is nothing: a node with other GPUs has them."""
+        devices.add(self._state, device_files)
+        try:
+            yield
+        finally:
+            devices.remove(self._state, device_files)
+            self._state.save()
 
     @property
     def proxy_command(self) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +41,38 @@ def make(state: State, count: int) -> list[str]:
     """Return *count* GPU device files, having made a stand-in where there is nothing."""
     with machine_lock("devices"):
         chosen = choose(count, state.devices)
-        missing = [path for path in chosen if kind(Path(path)) == "none"]
-        state.devices = sorted({*state.devices, *missing})
-        state.save()
-        for path in missing:
-            try:
-                os.mknod(path, stat.S_IFCHR | 0o666, NULL)
-                Path(path).chmod(0o666)
-            except OSError as error:
-                raise DemoError(f"{path} cannot be made: {error.strerror}") from None
+        _make(state, chosen)
     return chosen
 
 
-def remove(state: State) -> list[str]:
-    """Remove the stand-ins that were made for *state*, and return them."""
-    gone = [path for path in state.devices if kind(Path(path)) == "stand-in"]
-    for path in gone:
-        Path(path).unlink()
-    state.devices = []
+def add(state: State, paths: Iterable[str]) -> None:
+    """Make a stand-in for each of *paths* where there is nothing."""
+    with machine_lock("devices"):
+        _make(state, paths)
+
+
+def _make(state: State, paths: Iterable[str]) -> None:
+    missing = [path for path in paths if kind(Path(path)) == "none"]
+    state.devices = sorted({*state.devices, *missing})
+    state.save()
+    for path in map(Path, missing):
+        try:
+            path.parent.mkdir(mode=0o755, exist_ok=True)
+            os.mknod(path, stat.S_IFCHR | 0o666, NULL)
+            path.chmod(0o666)
+        except OSError as error:
+            raise DemoError(f"{path} cannot be made: {error.strerror}") from None
+
+
+def remove(state: State, only: Iterable[str] | None = None) -> list[str]:
+    """Remove the stand-ins that were made for *state*, or those of them that are named, and return them."""
+    mine = state.devices if only is None else [path for path in only if path in state.devices]
+    gone = [path for path in mine if kind(Path(path)) == "stand-in"]
+    for path in map(Path, gone):
+        path.unlink()
+        with suppress(OSError):  # /dev itself, or a directory with more in it
+            path.parent.rmdir()
+    state.devices = [path for path in state.devices if path not in mine]
     return gone
 
 

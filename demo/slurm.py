@@ -31,6 +31,7 @@ class Node:
     feature: str = ""  # what a --constraint asks for
     gpu: str = ""  # the type, as Slurm calls it; "gpu": one without a name
     devices: tuple[str, ...] = ()
+    shards: int = 0  # into so many parts its GPUs are divided
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,12 @@ def _kinds(site: Site, gpus: bool) -> tuple[list[_Kind], list[_Kind]]:
         having = {key: site.partitions[key].gpus if gpus else () for key in keys}
         for gpu in dict.fromkeys(gpu for offered in having.values() for gpu in offered):
             offering = tuple(key for key in keys if gpu in having[key])
-            made = replace(node, partitions=offering, gpu=gpu_type(site.gpus[gpu].request))
-            special.append(_Kind(made, site.gpus[gpu].max_count))
+            asked = site.gpus[gpu]
+            made = replace(node, partitions=offering, gpu=gpu_type(asked.request))
+            if site_module.gpu_type(asked.request) is None:  # parts of one GPU
+                special.append(_Kind(replace(made, shards=asked.max_count), 1))
+            else:
+                special.append(_Kind(made, asked.max_count))
         if not all(having.values()):
             plain.append(_Kind(node))
     return plain, special
@@ -215,7 +220,9 @@ def slurm_conf(plan: Plan, cluster: str) -> str:
         "AccountingStorageEnforce=associations,limits,qos",
     ]
     if any(node.devices for node in nodes):
-        lines += ["GresTypes=gpu", "AccountingStorageTRES=gres/gpu"]
+        kinds = ["gpu", *(["shard"] if any(node.shards for node in nodes) else [])]
+        lines.append("GresTypes=" + ",".join(kinds))
+        lines.append("AccountingStorageTRES=" + ",".join(f"gres/{kind}" for kind in kinds))
     for node in nodes:
         memory = node.memory or node.cores * plan.site.memory_per_core
         extra = f" Features={node.feature}" if node.feature else ""
@@ -231,7 +238,8 @@ def slurm_conf(plan: Plan, cluster: str) -> str:
 
 
 def _gres(node: Node) -> str:
-    return ":".join(["gpu"] + ([node.gpu] if node.gpu != "gpu" else []) + [str(len(node.devices))])
+    gpus = ":".join(["gpu"] + ([node.gpu] if node.gpu != "gpu" else []) + [str(len(node.devices))])
+    return f"{gpus},shard:{node.shards}" if node.shards else gpus
 
 
 def _default(site: Site) -> str:
@@ -265,6 +273,7 @@ def gres_conf(nodes: Iterable[Node]) -> str:
     for node in nodes:
         kind = f" Type={node.gpu}" if node.gpu != "gpu" else ""
         lines += [f"NodeName={node.name} Name=gpu{kind} File={device}" for device in node.devices]
+        lines += [f"NodeName={node.name} Name=shard Count={node.shards}"] if node.shards else []
     return "\n".join(lines) + "\n"
 
 

@@ -101,7 +101,7 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
             "name": target.name,
             "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
             "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
-            "gpu": bool(request.gpu),
+            "gpu": site.gpus[request.gpu].vendor if request.gpu else "",
             "limit": request.time_limit,
             "logs": _old_logs(site),
             "warn": site.warning(request.time_limit),

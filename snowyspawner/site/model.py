@@ -130,6 +130,7 @@ class Gpu(_Model):
     """A type of GPU and how Slurm is asked for it."""
 
     display_name: str = ""
+    vendor: Literal["nvidia", "amd", "intel"] = "nvidia"  # what containers, device files and Slurm's variable depend on
     max_count: int = Field(default=1, ge=1, le=64)  # on one node
     request: Annotated[
         str,

@@ -37,10 +37,22 @@ NO_HOME, NO_SCRATCH, NO_PORT, NOT_ACCEPTED, UNFORESEEN = range(78, 83)
 # The container runtimes, and what each calls what is asked of it. Where the Site leaves it open, the first is taken that
 # the node has. A new one is an entry here, and a value of Image.runtime in the Site's model.
 Runtime = namedtuple("Runtime", "options gpu bind directory")
+# Intel's need no option: their device files come with /dev, and what they need of libraries is in the image.
+GPU_OPTIONS = {"nvidia": ["--nv"], "amd": ["--rocm"], "intel": []}
 RUNTIMES = {
     # --pwd is the spelling that old and new ones share.
-    "apptainer": Runtime(["-q"], "--nv", "--bind", "--pwd"),
-    "singularity": Runtime(["-q"], "--nv", "--bind", "--pwd"),
+    "apptainer": Runtime(["-q"], GPU_OPTIONS, "--bind", "--pwd"),
+    "singularity": Runtime(["-q"], GPU_OPTIONS, "--bind", "--pwd"),
+}
+
+# The vendors of GPUs: the variable in which Slurm says which of them are the job's (gres.conf(5), Flags), and a pattern
+# of the device files without which a node has none. A new one is an entry here, and a value of Gpu.vendor in the Site's
+# model.
+Vendor = namedtuple("Vendor", "variable devices")
+VENDORS = {
+    "nvidia": Vendor("CUDA_VISIBLE_DEVICES", "/dev/nvidia[0-9]*"),
+    "amd": Vendor("ROCR_VISIBLE_DEVICES", "/dev/kfd"),
+    "intel": Vendor("ZE_AFFINITY_MASK", "/dev/dri/renderD*"),
 }
 
 # What would make the server, or the tools in the image, do something else than the image says.
@@ -73,8 +85,10 @@ prefix)
   PATH=$base/bin:$PATH; export PATH ;;
 esac
 server=$(command -v "$1") || die 73 "no $1 in environment '$name': pip install jupyterhub jupyterlab there"
-if [ "$gpu" = 1 ]; then
-  ls /dev/nvidia[0-9]* >/dev/null 2>&1 || die 74 "a GPU was asked for, but none is visible in the container"
+if [ -n "$gpu" ]; then
+  seen=
+  for file in $gpu; do if [ -e "$file" ]; then seen=1; fi; done
+  [ -n "$seen" ] || die 74 "a GPU was asked for, but none is visible in the container: no $gpu"
 fi
 python=$(dirname "$server")/python3
 if [ -x "$python" ]; then
@@ -227,18 +241,19 @@ def check_image(path):
         raise Failure(IMAGE_BROKEN, "%s is empty" % path)
 
 
-def check_gpu(env):
-    """Raise Failure(NO_GPU) unless Slurm gave one and this node has any.
+def check_gpu(vendor, env):
+    """Raise Failure(NO_GPU) unless Slurm gave one and this node has any of that vendor's.
 
-    Slurm's numbers count the node's GPUs; they are not those of the device files.
+    Slurm's numbers count the node's GPUs; they are not those of the device files. Parts of a GPU (MIG) have names that
+    stand for no number at all.
     """
-    visible = env.get("CUDA_VISIBLE_DEVICES", "")
-    devices = glob.glob("/dev/nvidia[0-9]*")
+    variable, pattern = VENDORS[vendor]
+    # With Flags=no_gpu_env, or for a vendor that this Slurm does not know, there is only its own variable.
+    name = "SLURM_JOB_GPUS" if variable not in env and "SLURM_JOB_GPUS" in env else variable
+    visible = env.get(name, "")
+    devices = glob.glob(pattern)
     if not devices or visible in ("", "NoDevFiles"):
-        raise Failure(
-            NO_GPU,
-            "CUDA_VISIBLE_DEVICES=%s, devices: %s" % (visible, " ".join(sorted(devices)) or "none"),
-        )
+        raise Failure(NO_GPU, "%s=%s, devices: %s" % (name, visible, " ".join(sorted(devices)) or "no " + pattern))
 
 
 def granted(env):
@@ -275,13 +290,13 @@ def server_command(spec, claim, runtime, scratch, data):
     image, environment = spec["image"], spec["environment"]
     base = environment["prefix"] if environment["kind"] == "prefix" else environment["conda"]
     inner = ["-c", OUTER, "sh", INNER, "snowyspawner", environment["kind"], base, environment["name"]]
-    inner += ["1" if spec["gpu"] else "0", data] + list(claim["cmd"])
+    inner += [VENDORS[spec["gpu"]].devices if spec["gpu"] else "", data] + list(claim["cmd"])
     if image["runtime"] == "none":
         return ["/bin/sh"] + inner
     called = RUNTIMES[os.path.basename(runtime)]
     command = [runtime] + called.options + [image["entry"]]
     if spec["gpu"]:
-        command.append(called.gpu)
+        command += called.gpu[spec["gpu"]]
     # A bind source that the node does not have would be fatal; /tmp is bound anyway.
     for path in image["binds"] + ([] if scratch == "/tmp" else [scratch]):
         if os.path.exists(path):
@@ -445,7 +460,7 @@ def start_server(spec, claim, scratch, runtime_dir, data, end):
         runtime = find_runtime(image["runtime"])
         check_image(image["path"])
     if spec["gpu"]:
-        check_gpu(os.environ)
+        check_gpu(spec["gpu"], os.environ)
     path = claim["env"].get("JUPYTERHUB_SERVICE_PREFIX", "/") + "api"
     for attempt in (1, 2, 3):
         port = free_port(spec["listen"], spec["ports"])

@@ -1,4 +1,4 @@
-"""Other clusters than Snowy, each as a miniature of its own: Pelle, and three that only a file describes.
+"""Other clusters than Snowy, each as a miniature of its own: Pelle, and four that only a file describes.
 
 They are brought up one after another, and everything that is specific to one stands in its class's tables.
 """
@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from demo.accounting import projects
+from demo.commands import open_umask
 from snowyspawner.choice.request import form_values
 
+from ..faults import FaultHub, prologue
 from ..hubs import Hub, until
 from ..people import Person
 from ..runs import account_prefix, state_directory
@@ -94,10 +96,10 @@ def slurm(cluster: Any) -> Any:
 
 
 @pytest.fixture(scope="class")
-async def hub(cluster: Any) -> AsyncIterator[Hub]:
+async def hub(request: pytest.FixtureRequest, cluster: Any) -> AsyncIterator[Hub]:
     directory: Path = cluster.state / "test-hub"
     shutil.rmtree(directory, ignore_errors=True)
-    hub = Hub(cluster, directory)
+    hub = request.cls.make_hub(cluster, directory)
     await hub.start()
     yield hub
     await hub.stop()
@@ -192,6 +194,11 @@ class SiteTests:
     GPUS: tuple[tuple[dict[str, str], str, str], ...]
     #: Choices that are refused, the field and the sentence at it.
     REFUSALS: tuple[tuple[dict[str, str], str, str], ...]
+
+    @staticmethod
+    def make_hub(cluster: Any, directory: Path) -> Hub:
+        """Make the hub that the class's tests ask."""
+        return Hub(cluster, directory)
 
     def test_it_is_one_cluster(self, cluster: Any, slurm: Any) -> None:
         """Without -M, there is none to log in to elsewhere; each partition is Slurm's."""
@@ -419,3 +426,69 @@ class TestCosmos(SiteTests):
         ({"partition": "gpua100", "gpu": "a100-80:2"}, "gpu", "a node has 1 a100-80 at most: ask for 1"),
         ({"partition": "lu48", "time": "169:00:00"}, "time", "7 days 1 hour is too long for lu48: at most 7 days"),
     )
+
+
+class TestGpus(SiteTests):
+    """GPUs in slices and in parts, AMD's and Intel's; none of them is real, and Slurm believes in all."""
+
+    SITE = str(SITES / "gpus.yaml")
+    DEFAULT = (
+        {"Partition": "slices", "NumCPUs": "2", "TimeLimit": "00:30:00", "gpu": "gres:gpu:a100_3g.20gb:1"},
+        {"SLURM_JOB_PARTITION": "slices", "CUDA_VISIBLE_DEVICES": "0"},
+    )
+    WITH_GPU = ({"partition": "slices", "gpu": "mig:2"}, 2)
+    FIELDS = (({"partition": "lumi", "cores": "8"}, "-p lumi -n 8", {"Partition": "lumi", "NumCPUs": "8"}),)
+    GPUS = (
+        ({"partition": "slices", "gpu": "mig:2"}, "-p slices --gres=gpu:a100_3g.20gb:2", "gres:gpu:a100_3g.20gb:2"),
+        ({"partition": "shared", "gpu": "shard:3"}, "-p shared --gres=shard:3", "gres:shard:3"),
+        ({"partition": "lumi", "gpu": "mi250:2"}, "-p lumi --gres=gpu:mi250:2", "gres:gpu:mi250:2"),
+        ({"partition": "dawn", "gpu": "max1550:1"}, "-p dawn --gres=gpu:max1550:1", "gres:gpu:max1550:1"),
+    )
+    REFUSALS = (
+        ({"partition": "slices", "gpu": "shard:1"}, "gpu", "slices has no shard"),
+        ({"partition": "shared", "gpu": "shard:5"}, "gpu", "a node has 4 shard at most: ask for 4"),
+        ({"partition": "lumi", "gpu": "max1550:1"}, "gpu", "lumi has no max1550"),
+    )
+
+    @staticmethod
+    def make_hub(cluster: Any, directory: Path) -> Hub:
+        """Make one whose jobs find an Apptainer that notes what it was told before it is the real one."""
+        from demo.apptainer import program
+
+        noting = directory / "noting"
+        hub = FaultHub(cluster, directory, prologue(cluster, f'export PATH="{noting}:$PATH"'))
+        hub.more_env["SNOWYSPAWNER_TEST_PATIENCE"] = "2"
+        with open_umask():  # people run it
+            noting.mkdir()
+            text = f"""#!/bin/sh\nprintf '%s\\n' "$@" >"$HOME/told"\nexec {program()} "$@"\n"""
+            (noting / "apptainer").write_text(text)
+            (noting / "apptainer").chmod(0o755)
+        return hub
+
+    async def test_a_part_of_a_gpu_is_a_session_with_it(self, hub: Hub, user: str, slurm: Any) -> None:
+        state = await hub.serve(user, {"partition": "shared", "gpu": "shard:2"})
+        assert show_job(slurm, state["job"]["job_id"])["gpu"] == "gres:shard:2"
+        assert (await facts(hub, user))["CUDA_VISIBLE_DEVICES"] == "0"
+        await hub.end(user)
+
+    @pytest.mark.parametrize(
+        ("choice", "devices", "option"),
+        [
+            ({"partition": "lumi", "gpu": "mi250:2"}, "/dev/kfd", "--rocm"),
+            ({"partition": "dawn", "gpu": "max1550:1"}, "/dev/dri/renderD128", ""),
+        ],
+        ids=["amd", "intel"],
+    )
+    async def test_a_session_has_the_gpus_of_another_vendor(
+        self, hub: Hub, user: str, cluster: Any, choice: dict[str, str], devices: str, option: str
+    ) -> None:
+        """Not without their device files, which a stand-in is for here; the container is told whose they are."""
+        message = await hub.failure(user, choice)
+        assert "A GPU was asked for, but node g" in message
+        with cluster.stand_in(devices):
+            await hub.serve(user, choice)
+            there = await hub.run(user, f"import os; print(os.path.exists('{devices}'))")
+            told = (cluster.state / "home" / user / "told").read_text().splitlines()
+            await hub.end(user)
+        assert there.strip() == "True"
+        assert [word for word in told if word in ("--nv", "--rocm")] == list(filter(None, [option]))

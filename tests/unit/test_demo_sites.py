@@ -15,6 +15,7 @@ from snowyspawner import site as site_module
 from snowyspawner.site import Site
 
 SITES = Path(__file__).resolve().parent.parent / "sites"
+GPUS = SITES / "gpus.yaml"
 EVERY = [*site_module.shipped(), *sorted(SITES.glob("*.yaml"))]
 
 
@@ -84,7 +85,7 @@ def test_a_miniature_is_small_and_every_choice_has_a_node(source: str | Path) ->
         assert all(node.cores == part.max_cores and node.feature == part.constraint for node in having)
         for gpu in part.gpus:
             kind, most = slurm.gpu_type(site.gpus[gpu].request), site.gpus[gpu].max_count
-            assert any(node.gpu == kind and len(node.devices) == most for node in having)
+            assert any(node.gpu == kind and (node.shards or len(node.devices)) == most for node in having)
         if not part.gpus:
             assert not any(node.devices for node in having)
 
@@ -117,6 +118,18 @@ def test_more_nodes_are_of_the_default_partition_and_gpus_take_turns(pelle: Site
 )
 def test_a_gpu_has_the_name_that_its_request_gives_it(request_: str, name: str) -> None:
     assert slurm.gpu_type(request_) == name
+
+
+def test_a_gpu_that_is_shared_in_parts_is_one_device_file() -> None:
+    site = site_module.load(GPUS)
+    made = plan(site)
+    (node,) = [node for node in made.nodes if node.shards]
+    assert (len(node.devices), node.shards) == (1, 4)
+    text = slurm.slurm_conf(made, made.cluster)
+    assert "GresTypes=gpu,shard\n" in text
+    assert f"NodeName={node.name} " in text
+    assert " Gres=gpu:1,shard:4\n" in text
+    assert f"NodeName={node.name} Name=shard Count=4\n" in slurm.gres_conf(made.nodes)
 
 
 def test_parts_of_one_partition_share_its_limit_of_jobs() -> None:

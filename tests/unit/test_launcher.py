@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import http.server
 import json
 import os
@@ -23,12 +24,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from urllib.request import urlopen
 
 import pytest
 
 from snowyspawner._share import share_dir
+from snowyspawner.site.model import Gpu
 from snowyspawner.standalone import end_warning, launcher
 
 LAUNCHER = launcher.__file__
@@ -204,7 +206,7 @@ def launch(tmp_path: Path, home: Path, hub: StandInHub) -> Iterator[Callable[...
             "name": "jupyter-lab-0123abcd",
             "image": {"path": "/", "runtime": "none", "entry": "exec", "binds": []},
             "environment": {"kind": "none", "conda": "", "prefix": "", "name": "base"},
-            "gpu": False,
+            "gpu": "",
             "limit": 3600,
             "warn": 600,
             "logs": {},
@@ -899,7 +901,7 @@ def test_73_the_server_is_missing(launch: Callable[..., Job], hub: StandInHub, t
 
 def test_74_the_gpu_is_missing(launch: Callable[..., Job], hub: StandInHub) -> None:
     # Without Slurm's variable there is no GPU for this job, whatever the machine has.
-    failing(launch(gpu=True), hub, 74, "CUDA_VISIBLE_DEVICES=")
+    failing(launch(gpu="nvidia"), hub, 74, "CUDA_VISIBLE_DEVICES=")
 
 
 @pytest.mark.parametrize("version", ["0.9.6", "1.5.1"])
@@ -1035,7 +1037,7 @@ def test_why_a_server_ended_is_told_by_code_and_text(code: int, log: str, cause:
 SPEC: dict[str, Any] = {
     "image": {"path": "/p/a.sif", "runtime": "auto", "entry": "exec", "binds": []},
     "environment": {"kind": "conda", "conda": "/opt/conda", "prefix": "", "name": "tf-gpu"},
-    "gpu": True,
+    "gpu": "nvidia",
 }
 
 
@@ -1079,17 +1081,35 @@ def test_the_command_s_words_are_arguments_never_shell_text(monkeypatch: pytest.
             "conda",
             "/opt/conda",
             "tf-gpu",
-            "1",
+            "/dev/nvidia[0-9]*",
             "/tmp/share",
         ),
         *nasty,
     ]
 
 
-def test_without_a_gpu_there_is_no_nv() -> None:
-    command = launcher.server_command({**SPEC, "gpu": False}, {"cmd": ["x"]}, "apptainer", "/tmp", "/tmp/share")
-    assert "--nv" not in command
-    assert command[-3:] == ["0", "/tmp/share", "x"]
+@pytest.mark.parametrize("runtime", ["apptainer", "singularity"])
+@pytest.mark.parametrize(
+    ("vendor", "options", "devices"),
+    [
+        ("", [], ""),
+        ("nvidia", ["--nv"], "/dev/nvidia[0-9]*"),
+        ("amd", ["--rocm"], "/dev/kfd"),
+        ("intel", [], "/dev/dri/renderD*"),
+    ],
+)
+def test_the_container_gets_the_gpus_of_their_vendor(
+    runtime: str, vendor: str, options: list[str], devices: str
+) -> None:
+    command = launcher.server_command({**SPEC, "gpu": vendor}, {"cmd": ["x"]}, runtime, "/tmp", "/tmp/share")
+    assert command[: command.index("--pwd")] == [runtime, "-q", "exec", *options]
+    assert command[-3:] == [devices, "/tmp/share", "x"]
+
+
+def test_every_vendor_of_a_site_is_known_to_the_launcher() -> None:
+    vendors = set(get_args(Gpu.model_fields["vendor"].annotation))
+    assert vendors == set(launcher.VENDORS)
+    assert all(vendors == set(runtime.gpu) for runtime in launcher.RUNTIMES.values())
 
 
 def test_without_a_runtime_only_the_shell_is_left() -> None:
@@ -1106,7 +1126,7 @@ def test_a_runscript_gets_the_arguments_of_its_shell() -> None:
 def test_a_prefix_takes_the_place_of_conda_s_directory() -> None:
     spec = {**SPEC, "environment": {"kind": "prefix", "conda": "", "prefix": "/sw/env", "name": "mine"}}
     command = launcher.server_command(spec, {"cmd": ["x"]}, "apptainer", "/tmp", "/tmp/share")
-    assert command[-6:] == ["prefix", "/sw/env", "mine", "1", "/tmp/share", "x"]
+    assert command[-6:] == ["prefix", "/sw/env", "mine", "/dev/nvidia[0-9]*", "/tmp/share", "x"]
 
 
 def test_only_what_the_node_has_is_bound(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -1178,39 +1198,46 @@ def test_what_slurm_granted_is_read(env: dict[str, str], expected: tuple[int, in
     assert launcher.granted(env) == expected
 
 
-@pytest.fixture
-def nvidia(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Pretend that this machine has these NVIDIA devices and no others."""
-
-    def have(*numbers: int) -> None:
-        devices = [f"/dev/nvidia{number}" for number in numbers]
-        monkeypatch.setattr(launcher.glob, "glob", lambda pattern: devices)
-
-    return have
+NVIDIA, AMD, INTEL = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"
 
 
 @pytest.mark.parametrize(
-    ("devices", "env", "there"),
+    ("vendor", "devices", "env", "there"),
     [
-        ((0,), {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}, True),
-        ((0, 1), {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "1"}, True),  # numbered anew in a cgroup
-        ((0,), {"CUDA_VISIBLE_DEVICES": "0"}, True),
-        ((), {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}, False),
+        ("nvidia", ["nvidia0"], {NVIDIA: "0", "SLURM_JOB_GPUS": "0"}, True),
+        ("nvidia", ["nvidia0", "nvidia1"], {NVIDIA: "0", "SLURM_JOB_GPUS": "1"}, True),  # numbered anew in a cgroup
+        ("nvidia", ["nvidia0"], {NVIDIA: "0"}, True),
+        ("nvidia", [], {NVIDIA: "0", "SLURM_JOB_GPUS": "0"}, False),
         # Slurm counts the GPUs of a node, which need not be numbered like their files.
-        ((3,), {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}, True),
-        ((0,), {"CUDA_VISIBLE_DEVICES": "NoDevFiles", "SLURM_JOB_GPUS": "0"}, False),
-        ((0,), {}, False),
+        ("nvidia", ["nvidia3"], {NVIDIA: "0", "SLURM_JOB_GPUS": "0"}, True),
+        ("nvidia", ["nvidia0"], {NVIDIA: "NoDevFiles", "SLURM_JOB_GPUS": "0"}, False),
+        ("nvidia", ["nvidia0"], {NVIDIA: "", "SLURM_JOB_GPUS": "0"}, False),
+        ("nvidia", ["nvidia0"], {}, False),
+        ("nvidia", ["nvidia0"], {"SLURM_JOB_GPUS": "0"}, True),  # gres.conf with Flags=no_gpu_env
+        ("nvidia", ["nvidiactl", "nvidia-uvm"], {NVIDIA: "0"}, False),
+        # Slices, by the names that NVIDIA's driver has for them, new and old.
+        ("nvidia", ["nvidia0"], {NVIDIA: "MIG-8d2b2e56-d1b0-5e2e-9c0b-7a1f1f1c2a34"}, True),
+        ("nvidia", ["nvidia0"], {NVIDIA: "MIG-GPU-9c3c1f2e-0c2c-11ef-8a57-0242ac120002/3/0"}, True),
+        ("amd", ["kfd", "dri/renderD128"], {AMD: "0", NVIDIA: "0"}, True),
+        ("amd", ["nvidia0"], {AMD: "0", NVIDIA: "0"}, False),
+        ("amd", ["kfd"], {"SLURM_JOB_GPUS": "2"}, True),
+        ("amd", ["kfd"], {NVIDIA: "0"}, False),
+        ("intel", ["dri/renderD128"], {INTEL: "0"}, True),
+        ("intel", ["dri/card0"], {INTEL: "0"}, False),
+        ("intel", ["dri/renderD128"], {"SLURM_JOB_GPUS": "0"}, True),  # this Slurm knows none of Intel's
+        ("intel", ["dri/renderD128"], {}, False),
     ],
 )
 def test_the_gpus_that_slurm_gave_must_be_there(
-    nvidia: Callable[..., None], devices: tuple[int, ...], env: dict[str, str], there: bool
+    monkeypatch: pytest.MonkeyPatch, vendor: str, devices: list[str], env: dict[str, str], there: bool
 ) -> None:
-    nvidia(*devices)
+    files = [f"/dev/{name}" for name in devices]
+    monkeypatch.setattr(launcher.glob, "glob", lambda pattern: fnmatch.filter(files, pattern))
     if there:
-        launcher.check_gpu(env)
+        launcher.check_gpu(vendor, env)
         return
     with pytest.raises(launcher.Failure) as caught:
-        launcher.check_gpu(env)
+        launcher.check_gpu(vendor, env)
     assert caught.value.code == launcher.NO_GPU
 
 
