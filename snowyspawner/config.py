@@ -103,8 +103,8 @@ def set_config(c: Any) -> None:
     - ``JupyterHub.cleanup_servers = False``: else jobs that wait die with the hub;
     - ``JupyterHub.concurrent_spawn_limit = 0``: jobs in the queue count as spawning;
     - ``JupyterHub.init_spawners_timeout = 1``: else the hub starts 10 seconds later while any server is looked for;
-    - ``JupyterHub.tornado_settings["slow_spawn_timeout"] = 3``: else a page stays blank for 10 seconds while a job
-      waits;
+    - ``JupyterHub.tornado_settings["slow_spawn_timeout"] = 3``: REST answers after so many seconds while a job waits,
+      not after 10; the form does when Slurm has taken or refused it;
     - ``Spawner.consecutive_failure_limit = 0``: jobs that fail must not end the hub;
     - ``JupyterHub.template_paths``: our pages first.
 
