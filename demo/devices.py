@@ -57,7 +57,9 @@ def _make(state: State, paths: Iterable[str]) -> None:
     state.save()
     for path in map(Path, missing):
         try:
-            path.parent.mkdir(mode=0o755, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir()
+                path.parent.chmod(0o755)  # whatever the umask
             os.mknod(path, stat.S_IFCHR | 0o666, NULL)
             path.chmod(0o666)
         except OSError as error:
