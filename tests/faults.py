@@ -105,7 +105,9 @@ class SwitchedHub(Hub):
 
 
 @asynccontextmanager
-async def switched_hub(cluster: Any, site: dict[str, Any] | None = None) -> AsyncIterator[SwitchedHub]:
+async def switched_hub(
+    cluster: Any, site: dict[str, Any] | None = None, measured: bool = False
+) -> AsyncIterator[SwitchedHub]:
     """A `SwitchedHub` that runs; *site* is laid over the cluster's."""
     directory: Path = cluster.state / "form-hub"
     shutil.rmtree(directory, ignore_errors=True)
@@ -119,6 +121,7 @@ async def switched_hub(cluster: Any, site: dict[str, Any] | None = None) -> Asyn
     laid_over = {"extends": str(cluster.state / "site.yaml"), **(site or {})}
     (directory / "default.yaml").write_text(yaml.safe_dump(laid_over))
     hub = SwitchedHub(cluster, directory, Path(__file__).parent / "form_hub_config.py")
+    hub.measured = measured
     await hub.start()
     try:
         yield hub

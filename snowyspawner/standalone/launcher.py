@@ -36,23 +36,19 @@ NO_HOME, NO_SCRATCH, NO_PORT, NOT_ACCEPTED, UNFORESEEN = range(78, 83)
 
 # The container runtimes, and what each calls what is asked of it. Where the Site leaves it open, the first is taken that
 # the node has. A new one is an entry here, and a value of Image.runtime in the Site's model.
-Runtime = namedtuple("Runtime", "options gpu bind directory")
-# Intel's need no option: their device files come with /dev, and what they need of libraries is in the image.
-GPU_OPTIONS = {"nvidia": ["--nv"], "amd": ["--rocm"], "intel": []}
+Runtime = namedtuple("Runtime", "options bind directory")
 RUNTIMES = {
     # --pwd is the spelling that old and new ones share.
-    "apptainer": Runtime(["-q"], GPU_OPTIONS, "--bind", "--pwd"),
-    "singularity": Runtime(["-q"], GPU_OPTIONS, "--bind", "--pwd"),
+    "apptainer": Runtime(["-q"], "--bind", "--pwd"),
+    "singularity": Runtime(["-q"], "--bind", "--pwd"),
 }
 
-# The vendors of GPUs: the variable in which Slurm says which of them are the job's (gres.conf(5), Flags), and a pattern
-# of the device files without which a node has none. A new one is an entry here, and a value of Gpu.vendor in the Site's
-# model.
-Vendor = namedtuple("Vendor", "variable devices")
+# The vendors of GPUs: Slurm's variable (gres.conf(5), Flags), the device files, and what runtimes are told.
+Vendor = namedtuple("Vendor", "variable devices options")
 VENDORS = {
-    "nvidia": Vendor("CUDA_VISIBLE_DEVICES", "/dev/nvidia[0-9]*"),
-    "amd": Vendor("ROCR_VISIBLE_DEVICES", "/dev/kfd"),
-    "intel": Vendor("ZE_AFFINITY_MASK", "/dev/dri/renderD*"),
+    "nvidia": Vendor("CUDA_VISIBLE_DEVICES", "/dev/nvidia[0-9]*", ["--nv"]),
+    "amd": Vendor("ROCR_VISIBLE_DEVICES", "/dev/kfd", ["--rocm"]),
+    "intel": Vendor("ZE_AFFINITY_MASK", "/dev/dri/renderD*", []),  # /dev is in every container
 }
 
 # What would make the server, or the tools in the image, do something else than the image says.
@@ -247,7 +243,7 @@ def check_gpu(vendor, env):
     Slurm's numbers count the node's GPUs; they are not those of the device files. Parts of a GPU (MIG) have names that
     stand for no number at all.
     """
-    variable, pattern = VENDORS[vendor]
+    variable, pattern, _ = VENDORS[vendor]
     # With Flags=no_gpu_env, or for a vendor that this Slurm does not know, there is only its own variable.
     name = "SLURM_JOB_GPUS" if variable not in env and "SLURM_JOB_GPUS" in env else variable
     visible = env.get(name, "")
@@ -296,7 +292,7 @@ def server_command(spec, claim, runtime, scratch, data):
     called = RUNTIMES[os.path.basename(runtime)]
     command = [runtime] + called.options + [image["entry"]]
     if spec["gpu"]:
-        command += called.gpu[spec["gpu"]]
+        command += VENDORS[spec["gpu"]].options
     # A bind source that the node does not have would be fatal; /tmp is bound anyway.
     for path in image["binds"] + ([] if scratch == "/tmp" else [scratch]):
         if os.path.exists(path):

@@ -345,7 +345,7 @@ class FormHandler(hub_private.PatientSpawnHandler):
 def find_user(handler: BaseHandler, name: str) -> Any:
     """Return JupyterHub's user of this *name*, or None.
 
-    The person who asks is known to the request already: looking them up again is a quarter of what the form costs.
+    The person who asks is known to the request already: looking them up again is a fifth of what the form costs.
     """
     asking = handler.current_user
     return asking if isinstance(asking, User) and asking.name == name else handler.find_user(name)

@@ -40,7 +40,7 @@ class Typed:
 typed: ContextVar[Typed | None] = ContextVar("snowyspawner_typed", default=None)
 
 
-#: Set by the form's handler, and by the start that it begins as soon as the job is at Slurm.
+#: The event that a start sets when its job is at Slurm; the form's handler, which began the start, waits for it.
 submitted: ContextVar[asyncio.Event | None] = ContextVar("snowyspawner_submitted", default=None)
 
 
@@ -136,7 +136,7 @@ class FormState:
         return stored
 
     def keep(self, own: Own) -> None:
-        """Write *own* to the database, in the state of the person's default server."""
+        """Save *own* in the hub's database at once: it is part of the default server's state."""
         default = self.spawner.user.spawner
         default.form_state.stored = own
         default.store()

@@ -26,9 +26,10 @@ HOSTILE = "</script><script>alert(1)</script>'\"{{7*7}}😀"
 
 
 @pytest.fixture
-async def alone(cluster: Any) -> AsyncIterator[Hub]:
+async def alone(request: pytest.FixtureRequest, cluster: Any) -> AsyncIterator[Hub]:
     site = {"environments": {"tf-mkl": {"description": HOSTILE}}, "partitions": {"core": {"display_name": HOSTILE}}}
-    async with switched_hub(cluster, site) as hub:
+    measured = request.node.get_closest_marker("alone") is not None
+    async with switched_hub(cluster, site, measured) as hub:
         assert hub.process is not None
         with preferred(hub.process.pid, os.getpid()):
             yield hub

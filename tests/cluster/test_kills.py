@@ -150,7 +150,7 @@ async def test_fifty_starts_cancelled_at_random_moments_leave_nothing(
 
     The answer to the start itself is JupyterHub's, which waits a moment for the server: when its own DELETE cancels
     that meanwhile, it is 500. So is the DELETE's own, when the hub is too busy to take the cancelled start in within a
-    second; it has stopped all the same (the next test is about that alone).
+    second, which its log says; it has stopped all the same (the next test is about that alone).
     """
     answers: list[tuple[float, int, int, float]] = []
 
@@ -167,7 +167,8 @@ async def test_fifty_starts_cancelled_at_random_moments_leave_nothing(
             took = time.monotonic() - began
             started, _ = await starting
             answers.append((round(moment, 2), started, status, round(took, 2)))
-            assert status in (202, 204, 500), answer
+            too_busy = status == 500 and f"RuntimeError: {user}:{server} pending spawn" in faulty.log()
+            assert status in (202, 204) or too_busy, answer
             assert started in ((201, 202, 500) if interrupted else (201, 202))
 
     servers = [(users[number % 3], f"c{number}") for number in range(CHAINS)]

@@ -48,6 +48,7 @@ def true_priorities() -> Iterator[None]:
 async def busy(cluster: Any, hub: Hub, users: list[str], true_priorities: None) -> AsyncIterator[FaultHub]:
     """A hub of its own: the shared one watches nothing meanwhile, so the questions are all this one's."""
     made = FaultHub(cluster, cluster.state / "fault-hub", prologue(cluster, "renice -n 19 -p $$ >/dev/null"))
+    made.measured = True
     await made.start()
     try:
         yield made
@@ -142,8 +143,8 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
     """The API never takes longer than 300 ms; all 40 are at Slurm within 5 s.
 
     Proxy, Slurm, its database and the jobs share the machine's cores with the hub and this test, which go first.
-    On a slow machine JupyterHub's own work takes longer than that: 40 requests for a token are measured before, and
-    both bounds grow with what they take beyond 150 ms.
+    On a slow machine JupyterHub's own work takes longer than 300 ms: 40 requests for a token, which are its alone, are
+    measured before, and there a start may take half as long again.
     """
     starts = [(users[n % 3], f"n{n}") for n in range(40)]
     # A class whose hub knows them and their servers; they come as themselves.
@@ -169,7 +170,6 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
         tokens = (busy.call("POST", f"/hub/api/users/{user}/tokens", {}, own[user]) for user, _ in starts)
         assert {status for status, _ in await asyncio.gather(*tokens)} == {201}
         await asyncio.sleep(0.5)
-    slower = max(1, plain.worst / 0.15)
     async with sampled(busy) as slow:
         await asyncio.sleep(0.5)
         began = time.monotonic()
@@ -185,8 +185,8 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
         f"answers: {plain.worst * 1000:.0f} ms"
     )
     assert "Rolling back" not in busy.log()
-    assert took <= 5 * slower
-    assert slow.worst < 0.3 * slower
+    assert took <= 5
+    assert slow.worst < max(0.3, 1.5 * plain.worst)
 
 
 async def test_1000_watched_jobs_do_not_hold_up_the_loop(

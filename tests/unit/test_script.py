@@ -266,7 +266,7 @@ def test_one_write_to_a_pipe_delivers_it_whole(rich: Site, target: Target) -> No
     size = len(built(rich, target, **FULL).encode())
     assert size <= SCRIPT_LIMIT < 64 * 1024
     # Room for a site's prologue.
-    assert size < 45 * 1024
+    assert size < 44 * 1024
 
 
 def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target) -> None:
