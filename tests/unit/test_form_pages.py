@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jupyterhub.user import User
 
-from snowyspawner.web.form_pages import free_name
+from snowyspawner.web.form_pages import find_user, free_name
 
 RUNS = SimpleNamespace(active=True, job=SimpleNamespace(alive=True))
 LOST = SimpleNamespace(active=False, job=SimpleNamespace(alive=True))  # a job that no start follows
@@ -45,3 +46,21 @@ async def test_a_free_name_is_within_the_hub_s_limit(
 async def test_a_hub_without_named_servers_has_no_free_name() -> None:
     found, note = await free_name(SimpleNamespace(allow_named_servers=False), SimpleNamespace())
     assert (found, note[:8]) == ("", "This hub")
+
+
+@pytest.mark.parametrize(
+    ("asking", "found"),
+    [
+        ("user", "who asks"),
+        ("another user", "looked up"),
+        # A service may have the name of a person.
+        ("service", "looked up"),
+    ],
+)
+def test_the_person_who_asks_is_not_looked_up_again(asking: str, found: str) -> None:
+    who: Any = SimpleNamespace(name="ann")
+    if asking != "service":
+        who = User.__new__(User)
+        who.orm_user = SimpleNamespace(name="ann" if asking == "user" else "bo")
+    handler: Any = SimpleNamespace(current_user=who, find_user=lambda name: f"looked up {name}")
+    assert find_user(handler, "ann") == (who if found == "who asks" else "looked up ann")

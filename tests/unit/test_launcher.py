@@ -1106,6 +1106,19 @@ def test_the_container_gets_the_gpus_of_their_vendor(
     assert command[-3:] == [devices, "/tmp/share", "x"]
 
 
+@pytest.mark.parametrize(
+    ("devices", "code"), [("{0}/nvidia[0-9]*", 0), ("{0}/kfd", 0), ("{0}/dri/renderD*", 74), ("", 0)]
+)
+def test_the_container_is_looked_into_for_the_gpu(tmp_path: Path, devices: str, code: int) -> None:
+    """A node may have one that the container does not show."""
+    for name in ("nvidia3", "kfd"):
+        (tmp_path / name).touch()
+    words = ["none", "", "base", devices.format(tmp_path), "", "/bin/true"]
+    done = subprocess.run(["/bin/sh", "-c", launcher.INNER, "snowyspawner", *words], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert ("none is visible in the container" in done.stderr) == (code == 74)
+
+
 def test_every_vendor_of_a_site_is_known_to_the_launcher() -> None:
     vendors = set(get_args(Gpu.model_fields["vendor"].annotation))
     assert vendors == set(launcher.VENDORS)
