@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -217,13 +217,33 @@ class Hub:
 
     async def end(self, user: str, server: str = "") -> None:
         """Stop a server and wait until it has stopped."""
-        await self.call("DELETE", self._path(user, server))
+        await self.end_each([(user, server)])
+
+    async def end_each(self, servers: Iterable[tuple[str, str]]) -> None:
+        """Stop these servers (user, name), some at a time, and wait until all have stopped.
+
+        One look at each person: if every server were asked for by itself, the hub would be busy with answering, and
+        not get to what it is to stop.
+        """
+        left, slots = set(servers), asyncio.Semaphore(8)
+
+        async def delete(user: str, server: str) -> None:
+            async with slots:
+                await self.call("DELETE", self._path(user, server))
+
+        await asyncio.gather(*(delete(*server) for server in left))
 
         async def gone() -> bool:
-            model = await self.model(user, server)
-            return model is None or model["stopped"]
+            for user in {user for user, _ in left}:
+                _, answer = await self.call("GET", f"/hub/api/users/{user}?include_stopped_servers")
+                alive = {(user, name) for name, model in answer["servers"].items() if not model["stopped"]}
+                left.difference_update({server for server in left if server[0] == user} - alive)
+            return not left
 
-        await until(gone, 60, f"the end of {user}'s server {server!r}")
+        try:
+            await until(gone, 60, "the end of every server")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left: {sorted(left)}; see {self.log_path}") from None
 
     async def failure(self, user: str, options: Any, server: str = "", seconds: float = 60) -> str:
         """Ask for a server and wait until its start has failed; return the message that the person sees."""

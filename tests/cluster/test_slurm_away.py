@@ -46,12 +46,12 @@ async def faulty(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[Faul
 
 
 async def end_all(hub: Hub, users: list[str]) -> None:
-    """Stop every server of these people, side by side."""
+    """Stop every server of these people."""
     every = []
     for user in users:
         status, model = await hub.call("GET", f"/hub/api/users/{user}?include_stopped_servers")
-        every += [hub.end(user, server) for server in model["servers"]] if status == 200 else []
-    await asyncio.gather(*every)
+        every += [(user, server) for server in model["servers"]] if status == 200 else []
+    await hub.end_each(every)
 
 
 async def job_ids(hub: Hub, servers: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
