@@ -24,6 +24,7 @@ from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
 from .session.record import Job, Phase, new_job
+from .session.stopping import stop_if_forgotten
 from .site import load_or_keep
 from .slurm.client import prefix_for
 from .web import card, hub_private, job_api
@@ -126,6 +127,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         def scopes(spawner: Any) -> Awaitable[list[str]]:
             # It has begun to write, and any other request that ends before we go on would undo that.
             inspect(spawner.orm_spawner).session.commit()
+            spawner.look_after_start()
             return in_turn([])  # none of our own: those of the role "server"
 
         return scopes
@@ -246,7 +248,6 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
             raise SessionError(Words("internal_ssl is not supported by snowyspawner yet."), reason="unsupported")
         life, error = self.life, None
         life.failure, life.claimed_here = None, False
-        life.expect_stop(self._stop_forgotten)
         try:
             if life.job and (life.job.phase in ("serving", "stopping") or life.job is self.replaces):
                 # JupyterHub has given that server up, and its token; a hub died while it stopped it. Or the person has
@@ -260,9 +261,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         finally:
             life.started(error)
 
-    async def _stop_forgotten(self) -> None:
-        if self.name in self.user.spawners and not self.user.spawners[self.name].pending:
-            await self.user.stop(self.name)
+    def look_after_start(self) -> None:
+        """Stop this server if JupyterHub cancels the start under way, and does no more."""
+        if start := hub_private.start_of(self):
+            name, log = hub_private.log_name(self), self.log
+
+            def forgotten() -> bool:
+                return self.user.spawners.get(self.name) is self and self.ready
+
+            work = stop_if_forgotten(start, forgotten, lambda: self.user.stop(self.name), name, log)
+            self.life.tasks.replace("forgotten", work)
 
     async def _serve(self) -> str:
         job = self.life.job

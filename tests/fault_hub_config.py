@@ -1,5 +1,6 @@
 """A hub beside the shared one, with its Site and traits laid over; see tests/faults.py."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -17,6 +18,17 @@ class CancelHandler(APIHandler):
     def delete(self, user_name, server_name):
         """Cancel the start, and leave it at that."""
         self.find_user(user_name).spawners[server_name]._spawn_future.cancel()
+
+    @needs_scope("start:servers", "delete:servers")
+    async def post(self, user_name, server_name):
+        """Start a server, and cancel that as soon as JupyterHub has a row for it: before there is a job."""
+        user = self.find_user(user_name)
+        spawner = user.get_or_create_spawner(server_name, server_name)
+        start = asyncio.ensure_future(self.spawn_single_user(user, server_name, options=self.get_json_body()))
+        while spawner.server is None and not start.done():  # noqa: ASYNC110  there is no event for it
+            await asyncio.sleep(0)
+        spawner._spawn_future.cancel()
+        await asyncio.wait([start])
 
 
 c = get_config()  # noqa: F821  JupyterHub defines it

@@ -28,7 +28,7 @@ from .as_person import ReadError, shared_reader
 from .errors import Reason, SessionError
 from .messages import Words
 from .record import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
-from .stopping import cancel, stop_if_forgotten
+from .stopping import cancel
 from .tasks import Tasks
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
@@ -74,7 +74,6 @@ class Life:
         self._watched: Watched | None = None
         self._early: JobEnd | None = None  # how the job ended before it served
         self.tasks = Tasks(log, label)
-        self._given_up = asyncio.Event()
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -362,10 +361,6 @@ class Life:
             self.failure, outcome, cause = error, "failed", error.reason
         elif error is not None:
             outcome, cause = ("cancelled", "") if isinstance(error, asyncio.CancelledError) else ("failed", "other")
-        if outcome == "cancelled":
-            self._given_up.set()
-        elif forgotten := self.tasks.get("forgotten"):
-            forgotten.cancel()
         STARTS.labels(outcome, cause).inc()
         queue, launch = (job.queue_seconds, job.launch_seconds) if job else (0.0, 0.0)
         if job and outcome == "serving":
@@ -504,12 +499,6 @@ class Life:
         if job.alive:
             self.record_end(job, stopped=True)
         return job
-
-    def expect_stop(self, stop: Callable[[], Awaitable[None]]) -> None:
-        """A start begins: once it is cancelled, call *stop* if nobody else stops its job."""
-        self._given_up = asyncio.Event()
-        watch = stop_if_forgotten(self._given_up, lambda: self.job, stop, self.log)
-        self.tasks.begin("forgotten", watch)
 
 
 def same_node(one: str, other: str) -> bool:

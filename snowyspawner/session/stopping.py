@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from ..slurm.client import ASK, KILL, SlurmError
 from ..slurm.queue import QueueWatcher, Watched
 from ..slurm.squeue import ENDED
-from .record import Job
 
 _PATIENCE = 5.0  # seconds between scancel and the next stage
 _LEAVES_IN = 2.0  # seconds for a job that has said that it ends
@@ -72,19 +72,22 @@ async def _is_over(watcher: QueueWatcher, watched: Watched, seconds: float, *, o
 
 
 async def stop_if_forgotten(
-    cancelled: asyncio.Event,
-    job: Callable[[], Job | None],
+    start: asyncio.Future[Any],
+    forgotten: Callable[[], bool],
     stop: Callable[[], Awaitable[None]],
+    label: str,
     log: logging.Logger | logging.LoggerAdapter[logging.Logger],
 ) -> None:
-    """Once a start was *cancelled*, call *stop* if nobody else stops its *job*. To be begun before the start.
+    """Call *stop* some seconds after *start* was cancelled if the server is *forgotten* then. To be begun before it.
 
-    JupyterHub gives a cancelled start one second, and answers 500 if it is too busy to see it end in that: the job
-    would go on. A hub that shuts down cancels its starts, too, and this with them.
+    JupyterHub gives a cancelled start one second, and answers 500 if it is too busy to see it end in that: its job
+    would go on, and the server count as ready, also where there is no job yet. A hub that shuts down cancels its
+    starts, too, and this with them.
     """
-    await cancelled.wait()
-    mine = job()
+    await asyncio.wait([start])
+    if not start.cancelled():
+        return
     await asyncio.sleep(_FORGOTTEN_AFTER)
-    if mine and mine is job() and mine.phase not in ("stopping", "ended"):
-        log.warning("The start with job %s was cancelled and not stopped; stopping it now", mine.job_id or mine.name)
+    if forgotten():
+        log.warning("The start of %s was cancelled, and it was not stopped; stopping it now", label)
         await stop()

@@ -44,6 +44,13 @@ class Tasks:
         task.add_done_callback(done)
         return task
 
+    def replace(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* as `begin` does, in place of the task of that name if that is still running."""
+        if task := self.get(name):
+            task.cancel()
+            del self._tasks[name]
+        return self.begin(name, work)
+
     def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run *work* as `begin` does; after an error again, at longer and longer pauses, until it ends well."""
         return self.get(name) or self.begin(name, self._again(name, work))

@@ -206,6 +206,34 @@ async def test_a_cancelled_start_that_jupyterhub_forgets_is_stopped(
     assert (await facts(faulty, name, "forgotten"))["SLURM_JOB_ID"] == state["job"]["job_id"]
 
 
+async def test_a_start_that_is_cancelled_before_it_has_a_job_leaves_no_row_that_says_running(
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    name = users[0]
+    await faulty.call("POST", f"/hub/api/users/{name}")
+    status, answer = await faulty.call("POST", f"/hub/api/cancel-only/{name}/early", ONE)
+    assert status == 200, answer
+    model = await faulty.model(name, "early")
+    assert model is not None
+    assert (model["ready"], model["state"].get("job")) == (True, None)  # JupyterHub's view: nothing looks after it
+    await until(lambda: _gone(faulty, name, "early"), 15, f"the start is stopped; see {faulty.log_path}")
+    assert queued(slurm, cluster, name) == []
+
+
+async def test_a_second_start_that_is_forgotten_soon_after_the_first_is_stopped_too(
+    faulty: FaultHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    name, later_on = users[0], {**ONE, "begin": later(cluster, 3600)}
+    for number in (1, 2):
+        await faulty.submit(name, later_on, "twice")
+        await faulty.job(name, "twice")
+        await faulty.call("DELETE", f"/hub/api/cancel-only/{name}/twice")
+        if number == 1:
+            await faulty.end(name, "twice")
+    await until(lambda: _gone(faulty, name, "twice"), 15, f"the start is stopped; see {faulty.log_path}")
+    assert queued(slurm, cluster, name) == []
+
+
 async def _begun(hub: Hub, user: str, server: str) -> bool:
     model = await hub.model(user, server)
     return bool(model and (model["pending"] == "spawn" or model["ready"]))

@@ -38,6 +38,18 @@ async def test_of_each_name_there_is_one(aeventually: Callable[..., Awaitable[An
     await aeventually(lambda: not kept.busy, "both are done")
 
 
+async def test_what_is_replaced_ends_and_the_new_one_runs() -> None:
+    kept, ran = Tasks(LOG, lambda: "ann:lab"), asyncio.Event()
+
+    async def work() -> None:
+        ran.set()
+
+    first = kept.begin("forgotten", asyncio.sleep(60))
+    await kept.replace("forgotten", work())
+    assert ran.is_set()
+    assert first.cancelled()
+
+
 @pytest.mark.parametrize("error", [UnicodeError("label empty or too long"), KeyError("x"), OSError("x")])
 async def test_a_failure_is_logged_and_counted(caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     before = failures("stop")
