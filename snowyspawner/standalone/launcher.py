@@ -34,8 +34,8 @@ NO_RUNTIME, IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_BROKEN, NO_CONTAINER, NO_SHEL
 NO_CONDA, NO_ENVIRONMENT, NO_SERVER, NO_GPU, OLD_SERVER, NO_HUB, REFUSED = range(71, 78)
 NO_HOME, NO_SCRATCH, NO_PORT, NOT_ACCEPTED, UNFORESEEN = range(78, 83)
 
-# The container runtimes, and what each calls what is asked of it. Where the Site leaves it open, the first is taken that
-# the node has. A new one is an entry here, and a value of Image.runtime in the Site's model.
+# What each container runtime calls what is asked of it. Where the Site names none, it is the first that the node has.
+# A new one is an entry here, and a value of Image.runtime in the Site's model.
 Runtime = namedtuple("Runtime", "options bind directory")
 RUNTIMES = {
     # --pwd is the spelling that old and new ones share.
@@ -60,8 +60,7 @@ HARMFUL = re.compile(
 # Runs in the container as its /bin/sh, and goes on with bash where there is one: environments' activation scripts are
 # written for it. Nothing of BASH_ENV's, a file of the node's, is read.
 OUTER = 'unset BASH_ENV ENV; shell=$(command -v bash) || shell=/bin/sh; exec "$shell" -c "$@"'
-# Runs in that shell: makes the environment active and becomes the server. Everything that
-# varies is a positional parameter, never text of the script.
+# Runs in that shell: makes the environment active and becomes the server. What varies is a positional parameter.
 INNER = r"""
 kind=$1 base=$2 name=$3 gpu=$4 data=$5; shift 5
 die() { code=$1; shift; printf 'snowyspawner: %s\n' "$*" >&2; exit "$code"; }
@@ -108,8 +107,8 @@ RUNTIME_FAILURES = (
 )
 # Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
 STARTER_FAILURE = re.compile(r"ERROR +: ")
-# The server's own configuration, beside the person's. At its end Python searches all objects for garbage several times
-# over, up to a second for nothing: whoever stops a server waits for that.
+# The server's own configuration, beside the person's. At its end Python searches all objects for garbage, up to a
+# second for nothing: whoever stops a server waits for that.
 SERVER_CONFIG = "import atexit, gc\natexit.register(gc.freeze)\n"
 # Seconds that a server has to leave when another one takes its place.
 END_PATIENCE = 5.0
@@ -149,7 +148,7 @@ class Hub(object):
             "job_id": os.environ.get("SLURM_JOB_ID", ""),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0],
         }
-        # A proxy of the site's is for the world outside, not for the hub.
+        # A proxy of the site's is for the world outside.
         self.open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def post(self, verb, **fields):
@@ -267,7 +266,9 @@ def server_environment(spec, claim, runtime_dir, port, end):
     env = {name: value for name, value in os.environ.items() if not HARMFUL.fullmatch(name)}
     env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     cores, memory = granted(env)
-    env.setdefault("OMP_NUM_THREADS", str(cores))
+    # Else TensorFlow takes all there are.
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        env.setdefault(name, str(cores))
     env["CPU_LIMIT"] = str(cores)
     if memory:
         env["MEM_LIMIT"] = str(memory * 1024 * 1024)
@@ -310,7 +311,7 @@ def free_port(address, ports=""):
     if ports:
         first, last = ports.split("-")
         wanted = list(range(int(first), int(last) + 1))
-        # In any order: others on this node look for theirs, too.
+        # In any order: others look for theirs, too.
         random.shuffle(wanted)
     for port in wanted:
         with socket.socket(family) as probe:
@@ -401,7 +402,7 @@ class Server(object):
     def wait_until_up(self, address, path):
         """Return True once the server answers on its port, False when it ended first."""
         while self.child.poll() is None:
-            # Somebody else's server on that port must never be taken for ours.
+            # Somebody else's server on that port is never taken for ours.
             ours = accepts(address, self.port) and listener(self.port) == os.getuid()
             if ours and answers(address, self.port, path):
                 return True

@@ -270,13 +270,15 @@ def test_a_session_is_claimed_served_reported_and_ends(
 def test_the_server_gets_what_the_hub_sent_and_what_slurm_granted(
     launch: Callable[..., Job], hub: StandInHub, home: Path, eventually: Callable[..., Any]
 ) -> None:
-    job = launch({"SLURM_CPUS_ON_NODE": "4", "SLURM_MEM_PER_CPU": "8000"}, umask="027")
+    granted = {"SLURM_CPUS_ON_NODE": "4", "SLURM_MEM_PER_CPU": "8000"}
+    job = launch({**granted, "TF_NUM_INTEROP_THREADS": "2"}, umask="027")
     (port,) = eventually(lambda: hub.ports, "the server's port is reported")
     server = job.server
     env = server["env"]
     assert env["JUPYTERHUB_API_TOKEN"] == TOKEN
     assert env["JUPYTERHUB_SERVICE_URL"] == f"http://127.0.0.1:{port}/user/you/"
-    assert (env["OMP_NUM_THREADS"], env["CPU_LIMIT"]) == ("4", "4")
+    assert (env["OMP_NUM_THREADS"], env["TF_NUM_INTRAOP_THREADS"], env["CPU_LIMIT"]) == ("4", "4", "4")
+    assert env["TF_NUM_INTEROP_THREADS"] == "2"  # a prologue may say otherwise
     assert env["MEM_LIMIT"] == str(4 * 8000 * 1024 * 1024)
     assert server["umask"] == 0o027
     assert server["cwd"] == str(home)
