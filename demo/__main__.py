@@ -30,6 +30,12 @@ Bring the cluster up and run a hub in the foreground. Ctrl-C ends the hub alone:
 """
 
 
+IMAGE = """\
+Build the course's container (share/container): Debian, and TensorFlow in three environments. It takes gigabytes of
+downloads, which are kept: a build that is interrupted goes on with what is there. `make demo` uses it from then on.
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     common = argparse.ArgumentParser(add_help=False)
@@ -42,6 +48,12 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--user-prefix", help="accounts are PREFIX1, PREFIX2 … (default: student, or another if that is taken)"
     )
+    size.add_argument(
+        "--image",
+        choices=("auto", "small", "course"),
+        default="auto",
+        help="container image: small, or course, which `make image` builds (default: course if it is there)",
+    )
     size.add_argument("--since", type=float, help=argparse.SUPPRESS)  # when `make` began, seconds since the epoch
     top = argparse.ArgumentParser(
         prog="python -m demo", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -53,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_parser("status", parents=[common], help="show what runs")
     sub.add_parser("env", parents=[common], help="print export lines: SLURM_CONF of the login cluster, and PATH")
     sub.add_parser("run", parents=[size], help="up, then a hub in the foreground", description=RUN, formatter_class=raw)
+    big = sub.add_parser(
+        "image", help="build the course's container, with TensorFlow", description=IMAGE, formatter_class=raw
+    )
+    big.add_argument(
+        "--environments", default="", metavar="NAMES", help='a part of it: "tf-mkl tf-pip" (default: all three)'
+    )
+    big.add_argument("--since", type=float, help=argparse.SUPPRESS)
     installs = sub.add_parser("packages", help="install the Debian packages that are missing")
     installs.add_argument("--browser", action="store_true", help="also what the browser tests need")
     installs.add_argument("--since", type=float, help=argparse.SUPPRESS)
@@ -82,6 +101,7 @@ def _brought_up(options: argparse.Namespace) -> tuple[Cluster, Progress]:
         gpu_nodes=options.gpu_nodes,
         users=options.users,
         user_prefix=options.user_prefix,
+        image=options.image,
         progress=progress,
     )
     known = set(cluster.users)
@@ -118,6 +138,17 @@ def hub(options: argparse.Namespace) -> int:
     return run_hub(*_brought_up(options))
 
 
+def course_image(options: argparse.Namespace) -> None:
+    """Build the course's container."""
+    from . import apptainer, course
+
+    progress = Progress(since=options.since)
+    packages.install(packages.NEEDED, progress)
+    apptainer.install()
+    course.build(options.environments, progress)
+    progress.table()
+
+
 def install(options: argparse.Namespace) -> None:
     """Install Debian packages, and what the browser tests need from npm."""
     wanted = {**packages.NEEDED, **(packages.BROWSER if options.browser else {})}
@@ -143,6 +174,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "status": status,
     "env": env,
     "run": hub,
+    "image": course_image,
     "packages": install,
     "as-root": as_root,
 }

@@ -15,7 +15,7 @@ import yaml
 
 from snowyspawner.site import Site, SiteError, load, shipped
 
-from . import DemoError, accounts, apptainer, devices, image, packages, proxy, services
+from . import DemoError, accounts, apptainer, course, devices, image, packages, proxy, services
 from .accounting import projects
 from .commands import open_umask
 from .daemons import Daemons, all_pids, program_of, stop
@@ -56,14 +56,22 @@ class Cluster:
         gpu_nodes: int | None = None,
         users: int | None = None,
         user_prefix: str | None = None,
+        image: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Look at what *state* remembers; what is given here goes first."""
+        """Look at what *state* remembers; what is given here goes first.
+
+        *image* is ``small``, which is built when it is not there, ``course``, which has to be, or ``auto``: the
+        course's if it is there.
+        """
         self._state = State.load(Path(state or default_state()))
         if site is not None and site not in shipped() and Path(site).exists():
             site = str(Path(site).absolute())  # it is read again, by whoever stands in another directory
         self._progress = progress or Progress(quiet=True)
+        if image == "auto":
+            image = "course" if course.built() else "small"
         asked = {"site": site, "nodes": nodes, "gpu_nodes": gpu_nodes, "users": users, "user_prefix": user_prefix}
+        asked |= {"image": image}
         if user_prefix is not None and user_prefix != self._state.user_prefix and self._state.accounts:
             raise DemoError(f"--user-prefix: {self._state.path} has accounts already: down first")
         for key, value in asked.items():
@@ -98,7 +106,7 @@ class Cluster:
     @property
     def image(self) -> Path:
         """Return the container image."""
-        return image.path(self.site)
+        return course.IMAGE if self._state.image == "course" else image.path(self.site)
 
     @contextmanager
     def stand_in(self, *device_files: str) -> Iterator[None]:
@@ -159,9 +167,13 @@ class Cluster:
         """Bring up what does not run yet. Raises `DemoError`."""
         with open_umask():
             self._state.prepare()
+            if self._state.image == "course" and not self.image.exists():
+                raise DemoError("--image course: it is not there; `make image` builds it")
             with locked(self.state / "lock"):
                 if self.is_up:
                     devices.open_fuse(self._state)
+                    self._write_site()  # with the other image, if that was asked for
+                    self._state.save()
                     return
                 self._up()
 
@@ -169,7 +181,7 @@ class Cluster:
         say, step = self._progress.say, self._progress.step
         self._state.save()
         with ThreadPoolExecutor() as pool:
-            wheels = pool.submit(self._step, "downloading the image's Python packages", image.download, self.site)
+            wheels = pool.submit(self._step, "downloading the image's Python packages", self._download)
             packages.install(packages.NEEDED, self._progress)
             runtime = pool.submit(self._step, "installing Apptainer", apptainer.install)
             built = pool.submit(self._build_image, wheels, runtime)
@@ -198,8 +210,12 @@ class Cluster:
         with self._progress.step(name):
             return function(*arguments)
 
-    def _build_image(self, wheels: Future[Path], runtime: Future[None]) -> None:
-        image.build(self.site, wheels.result, runtime.result, self._progress)
+    def _download(self) -> Path | None:
+        return None if self._state.image == "course" else image.download(self.site)
+
+    def _build_image(self, wheels: Future[Path | None], runtime: Future[None]) -> None:
+        if self._state.image != "course":
+            image.build(self.site, wheels.result, runtime.result, self._progress)
 
     def _write_site(self) -> None:
         site = self.site
@@ -220,6 +236,8 @@ class Cluster:
                 if entry.runtime != "none"
             },
         }
+        if self._state.image == "course":
+            here |= course.over(site)
         head = "# Written by `python -m demo up`: the Site as it is on this machine.\n"
         write(self.site_file, head + yaml.safe_dump(here, sort_keys=False))
 

@@ -29,6 +29,7 @@ class State:
     gpu_nodes: int = 2
     users: int = 3
     user_prefix: str = "student"
+    image: str = "small"  # or "course": the one that `make image` builds
     prefix_fallback: bool = True  # whether another prefix may be taken when accounts of that name exist
     accounts: list[str] = field(default_factory=list)  # system accounts that we made
     devices: list[str] = field(default_factory=list)  # device nodes that we made

@@ -119,7 +119,7 @@ def cluster() -> Iterator[Any]:
             f"another run uses {runs.base()}: wait for its end, or set SNOWYSPAWNER_TEST_STATE to another directory",
             pytrace=False,
         )
-    made = Cluster(runs.state_directory(), user_prefix=runs.account_prefix("snt"))
+    made = Cluster(runs.state_directory(), user_prefix=runs.account_prefix("snt"), image="small")
     try:
         made.up()
         yield made

@@ -120,7 +120,7 @@ def test_the_second_make_demo_is_quick_and_ctrl_c_ends_the_hub(guest: Cluster, t
     started = time.monotonic()
     with output.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "demo", "run", "--state", str(guest.state)],
+            [sys.executable, "-m", "demo", "run", "--image", "small", "--state", str(guest.state)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
