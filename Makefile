@@ -12,19 +12,22 @@ TESTS := $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto
 # More for pytest: make test TEST_ARGS="-k form"
 TEST_ARGS ?=
 
-.PHONY: help demo demo-down demo-status test test-quick test-unit test-cluster test-browser test-one test-down lint docs clean
+.PHONY: help demo demo-down demo-status image test test-quick test-unit test-cluster test-browser test-course test-one test-down lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: .venv/ready  ## a miniature Snowy on this machine, and a hub on http://127.0.0.1:8000
-	@$(DEMO) run --since $(STARTED)
+demo: .venv/ready  ## a miniature Snowy on this machine, and a hub on http://127.0.0.1:8000; IMAGE=course, IMAGE=small
+	@$(DEMO) run --image "$(or $(IMAGE),auto)" --since $(STARTED)
 
 demo-down: .venv/ready  ## end and remove all that `make demo` made
 	@$(DEMO) down
 
 demo-status: .venv/ready  ## what of it runs
 	@$(DEMO) status
+
+image: .venv/ready  ## the course's container, with TensorFlow; a part: make image ENVIRONMENTS="tf-mkl tf-pip"
+	@$(DEMO) image --environments "$(ENVIRONMENTS)" --since $(STARTED)
 
 test: .venv/ready lint  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
 	@$(DEMO) packages --browser --since $(STARTED)
@@ -44,6 +47,10 @@ test-cluster: .venv/ready  ## the tests on real Slurm alone
 test-browser: .venv/ready  ## the tests in the browser alone
 	@$(DEMO) packages --browser --since $(STARTED)
 	@$(AS_ROOT) $(TESTS) tests/browser $(TEST_ARGS)
+
+test-course: .venv/ready  ## the course's exercise in its container, with real training; `make image` comes first
+	@$(DEMO) packages --since $(STARTED)
+	@$(AS_ROOT) $(TESTS) --numprocesses=0 tests/course $(TEST_ARGS)
 
 test-one: .venv/ready  ## some tests, and keep their cluster up for the next time: make test-one TEST=tests/cluster/test_session.py
 	@test -n "$(TEST)" || { echo 'Say which: make test-one TEST="tests/cluster/test_session.py -k default"' >&2; exit 2; }

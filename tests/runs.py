@@ -21,8 +21,9 @@ from demo.commands import run
 from demo.daemons import Daemons, stop
 from demo.directories import CACHE, default_state, discard, own_directory
 
-#: Kinds of accounts: the clusters' people, a demo beside them, a hub's service account, another Site's people.
-KINDS = ("snt", "sng", "sns", "snw")
+#: Kinds of accounts: the clusters' people, a demo beside them, a hub's service account, another Site's people, the
+#: lesson's students.
+KINDS = ("snt", "sng", "sns", "snw", "snc")
 SUDOERS = Path("/etc/sudoers.d")
 HELPERS = Path("/usr/local/libexec")
 PATIENCE = 60  # seconds for the workers of a run that was killed to end
