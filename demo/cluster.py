@@ -62,21 +62,21 @@ class Cluster:
         """Look at what *state* remembers; what is given here goes first.
 
         *image* is ``small``, which is built when it is not there, ``course``, which has to be, or ``auto``: the
-        course's if it is there.
+        course's if it is there and has an environment of the Site's.
         """
         self._state = State.load(Path(state or default_state()))
         if site is not None and site not in shipped() and Path(site).exists():
             site = str(Path(site).absolute())  # it is read again, by whoever stands in another directory
         self._progress = progress or Progress(quiet=True)
-        if image == "auto":
-            image = "course" if course.built() else "small"
         asked = {"site": site, "nodes": nodes, "gpu_nodes": gpu_nodes, "users": users, "user_prefix": user_prefix}
-        asked |= {"image": image}
+        asked |= {"image": None if image == "auto" else image}
         if user_prefix is not None and user_prefix != self._state.user_prefix and self._state.accounts:
             raise DemoError(f"--user-prefix: {self._state.path} has accounts already: down first")
         for key, value in asked.items():
             if value is not None:
                 setattr(self._state, key, value)
+        if image == "auto":
+            self._state.image = "course" if course.fits(self.site) else "small"
         if user_prefix is not None:
             self._state.prefix_fallback = False
         if self._state.nodes < 1 or self._state.gpu_nodes < 0 or self._state.users < 1:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from snowyspawner.site import Site
@@ -80,12 +80,16 @@ def download(site: Site) -> Path | None:
         return None
 
     def build(work: Path, final: Path) -> None:
-        # For the Python of the image, which is this Debian's, whichever Python runs the demo.
-        system = run(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
-        options = ["--only-binary=:all:", "--python-version", system, "--disable-pip-version-check", "--quiet"]
-        run([sys.executable, "-m", "pip", "download", *options, "--dest", work / "result", *PYTHON])
+        pip_download(work / "result", *PYTHON)
 
     return cached(f"wheels-{_key(PYTHON, codename())}", build)
+
+
+def pip_download(into: Path, *words: str, timeout: float = 600) -> None:
+    """Download packages for the Python of an image, which is this Debian's, whichever Python runs the demo."""
+    system = run(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+    options = ["--only-binary=:all:", "--python-version", system, "--disable-pip-version-check", "--quiet"]
+    run([sys.executable, "-m", "pip", "download", *options, "--dest", into, *words], timeout=timeout)
 
 
 def build(site: Site, wheels: Callable[[], Path | None], runtime: Callable[[], object], progress: Progress) -> None:
@@ -96,7 +100,7 @@ def build(site: Site, wheels: Callable[[], Path | None], runtime: Callable[[], o
     def make(work: Path, final: Path) -> None:
         root = work / "root"
         with progress.step("image: Debian's base system"):
-            _base(root)
+            debian(root, DEBIAN, "--format=directory", "--skip=cleanup/reproducible")
         packages = wheels()
         if packages is None:
             raise DemoError("the image was removed while it was looked at: try again")
@@ -111,20 +115,20 @@ def build(site: Site, wheels: Callable[[], Path | None], runtime: Callable[[], o
     cached(path(site).parent.name, make)
 
 
-def _base(root: Path) -> None:
+def debian(target: Path, packages: Iterable[str], *options: str) -> None:
+    """Make a small Debian with *packages* in *target*, in the format that *options* of mmdebstrap say."""
     exclude = [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
     run(
         [
             "mmdebstrap",
             "--mode=root",
             "--variant=essential",
-            "--format=directory",
-            "--skip=cleanup/reproducible",
             "--dpkgopt=force-unsafe-io",
             *exclude,
-            f"--include={','.join(DEBIAN)}",
+            *options,
+            f"--include={','.join(packages)}",
             codename(),
-            root,
+            target,
             mirror(),
         ]
     )

@@ -218,8 +218,7 @@ async def node_is_idle(slurm: Any, cluster: str, node: str) -> None:
         return str(slurm("sinfo", "-M", cluster, "-hn", node, "-o", "%T")).split()[-1] == "idle"
 
     try:
-        # No bound of anybody's: slurmd takes as long as the machine is busy to end what ran there.
-        await until(idle, 90, f"node {node} is idle", 0.5)
+        await until(idle, 30, f"node {node} is idle", 0.5)
     except AssertionError as error:
         its = slurm("scontrol", "-M", cluster, "show", "node", node)
         jobs = slurm("squeue", "-M", cluster, "--states=all", "-hw", node, "-o", "%i %j %u %T %r")

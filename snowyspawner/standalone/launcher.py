@@ -107,8 +107,8 @@ RUNTIME_FAILURES = (
 )
 # Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
 STARTER_FAILURE = re.compile(r"ERROR +: ")
-# The server's own configuration, beside the person's. At its end Python searches all objects for garbage, up to a
-# second for nothing: whoever stops a server waits for that.
+# The server's own configuration, beside the person's. Python's last garbage collection takes up to a second, which
+# delays every stop.
 SERVER_CONFIG = "import atexit, gc\natexit.register(gc.freeze)\n"
 # Seconds that a server has to leave when another one takes its place.
 END_PATIENCE = 5.0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from demo import DemoError, course
+from demo.cluster import Cluster
 from snowyspawner.site import Site, load
 
 LOCKS = {name: course.RECIPE / "locks" / f"{name}.txt" for name in course.ENVIRONMENTS}
@@ -114,6 +115,28 @@ def test_a_site_with_other_environments_is_refused(image: Any) -> None:
     other = load({"extends": "snowy", "environments": {"tf-mkl": None}, "presets": {"mkl": None}})
     with pytest.raises(DemoError, match="--image course: it has tf-mkl, and the Site tf-gpu, tf-pip"):
         course.over(other)
+
+
+def test_a_site_with_other_environments_gets_the_small_image_by_itself(image: Any, tmp_path: Path) -> None:
+    image("tf-mkl")
+    site = tmp_path / "other.yaml"
+    site.write_text("extends: snowy\nenvironments: {tf-mkl: null}\npresets: {mkl: null}\n")
+    for name, expected in (("snowy", course.IMAGE.parent.name), (str(site), "image-")):
+        made = Cluster(tmp_path / "state", site=name, image="auto")
+        assert made.image.parent.name.startswith(expected)
+
+
+def test_a_link_in_place_of_what_was_built_is_not_followed(tmp_path: Path) -> None:
+    secret, made, final = tmp_path / "secret", tmp_path / "container.sif", tmp_path / "final.sif"
+    secret.write_text("root's")
+    made.symlink_to(secret)
+    with pytest.raises(OSError, match="symbolic links"):
+        course._take(made, final)
+    assert not final.exists()
+    made.unlink()
+    made.write_bytes(b"SIF")
+    course._take(made, final)
+    assert final.read_bytes() == b"SIF"
 
 
 def test_without_an_image_nothing_is_said_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
