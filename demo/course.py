@@ -280,9 +280,10 @@ def over(site: Site) -> dict[str, Any]:
             **dict.fromkeys(gone),
         }
     }
-    if site.defaults.environment in gone:
+    default = site.defaults.environment
+    if default in gone:
         laid["defaults"] = {"environment": here[0], "gpu": "none"}
-    lost = [key for key, preset in site.presets.items() if preset.choices.environment in gone]
+    lost = [key for key, preset in site.presets.items() if (preset.choices.environment or default) in gone]
     if lost:
         laid["presets"] = dict.fromkeys(lost)
     return laid
