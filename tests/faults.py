@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -99,9 +98,8 @@ exec '{real}' "$@"
 class SwitchedHub(Hub):
     """A hub whose Slurm commands can be switched, for people without an account here."""
 
-    def command(self) -> list[str]:
-        path = f"{self.directory}/bin:{os.environ['PATH']}"
-        return ["env", f"PATH={path}", sys.executable, "-m", "jupyterhub", "-f", str(self.config)]
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "PATH": f"{self.directory}/bin:{os.environ['PATH']}"}
 
 
 @asynccontextmanager

@@ -20,6 +20,8 @@ import aiohttp
 
 from demo.daemons import MARK
 
+from . import preloaded
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "tests" / "hub_config.py"
 
@@ -46,11 +48,13 @@ async def until(
 class Hub:
     """One hub on the miniature cluster, started from tests/hub_config.py."""
 
+    preloaded = True  # see preloaded.py
+
     def __init__(self, cluster: Any, directory: Path, config: Path = CONFIG) -> None:
         self.cluster, self.directory, self.config = cluster, directory, config
         self.token = secrets.token_hex(16)
         self.log_path = directory / "hub.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | preloaded.Process | None = None
         self.session: aiohttp.ClientSession | None = None
         self.url = ""
         self.measured = False  # what is measured is a hub as people have it, not one under coverage
@@ -60,15 +64,7 @@ class Hub:
         # Jobs look for images in it, whatever the umask of the run.
         self.directory.chmod(0o755)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command(),
-                env=self.environment(),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = self._process(log.fileno())
         self.session = self.session or aiohttp.ClientSession(
             headers={"Authorization": f"token {self.token}"},
             # The proxy closes a connection that has been idle for 5 s, perhaps just when it is used again.
@@ -96,9 +92,29 @@ class Hub:
         """The hub's own address, without its proxy."""
         return (self.directory / "own").read_text()
 
+    @property
     def command(self) -> list[str]:
         """What starts the hub."""
-        return [sys.executable, "-m", "jupyterhub", "-f", str(self.config)]
+        return [sys.executable, "-m", "jupyterhub", *self.arguments]
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows ``jupyterhub``."""
+        return ["-f", str(self.config)]
+
+    def _process(self, log: int) -> subprocess.Popen[bytes] | preloaded.Process:
+        env = self.environment()
+        if self.preloaded and not self.measured:
+            return preloaded.start_hub(self.arguments, env, self.directory, log)
+        return subprocess.Popen(
+            self.command,
+            env=env,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def _published(self) -> str:
         assert self.process is not None
@@ -297,6 +313,13 @@ class Hub:
                         break
         await self.call("DELETE", f"{base}api/kernels/{kernel['id']}")
         return output.partition("\x04")[0].strip()
+
+    async def job_seen(self, user: str, server: str = "") -> str:
+        """Return the number of the job that a terminal of the server is in: it is less work than a kernel."""
+        output = await self.in_terminal(user, "echo job=$SLURM_JOB_ID", server)
+        found = re.search(r"job=(\d+)", output)
+        assert found, output
+        return found[1]
 
     async def in_terminal(self, user: str, command: str, server: str = "", seconds: float = 30) -> str:
         """Type *command* into a new terminal of the server; return what came back."""

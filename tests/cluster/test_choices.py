@@ -194,9 +194,10 @@ class HubAbroad(Hub):
     """A hub whose Sites promise too much, on a host in New York; the Site, and sbatch, keep their own zones."""
 
     ZONE = "America/New_York"
+    preloaded = False  # its environment, as the kernel shows it, is looked at
 
-    def command(self) -> list[str]:
-        return ["env", f"TZ={self.ZONE}", *super().command()]
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "TZ": self.ZONE}
 
 
 # What the file of the Site says and its cluster does not have, so that only Slurm can refuse it.

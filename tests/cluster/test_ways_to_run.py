@@ -62,12 +62,15 @@ open("own", "w").write("http://127.0.0.1:{hub}")
 
 
 class OtherHub(Hub):
-    """A hub that runs as somebody else."""
+    """A hub that runs as somebody else, with what is installed from the wheel."""
+
+    preloaded = False
 
     def __init__(self, cluster: Any, directory: Path, python: Path, account: str) -> None:
         super().__init__(cluster, directory)
         self.python, self.account = python, account
 
+    @property
     def command(self) -> list[str]:
         jupyterhub = [str(self.python), "-m", "jupyterhub", "-f", str(self.directory / "config.py")]
         return ["setpriv", "--reuid", self.account, "--regid", self.account, "--init-groups", "--", *jupyterhub]
