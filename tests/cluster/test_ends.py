@@ -23,7 +23,7 @@ from demo.commands import open_umask
 from ..faults import FaultHub, node_is_idle, ready, stopped
 from ..hubs import until
 from .test_kills import jobs, phase
-from .test_session import facts, queued
+from .test_session import queued
 from .test_slurm_away import ONE, end_all, later, said
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -236,7 +236,7 @@ async def test_a_start_that_is_held_waits_and_says_so(faulty: FaultHub, users: l
     operator.control("update", f"JobId={job['job_id']}", "StartTime=now")
     operator.control("release", job["job_id"])
     await ready(faulty, name, "held")
-    assert (await facts(faulty, name, "held"))["SLURM_JOB_ID"] == job["job_id"]
+    assert await faulty.job_seen(name, "held") == job["job_id"]
 
 
 async def test_a_port_that_somebody_takes_first_costs_nothing_but_another_one(
@@ -261,7 +261,7 @@ async def test_a_port_that_somebody_takes_first_costs_nothing_but_another_one(
     assert job["port"] != port
     log = Path(f"~{name}/.snowyspawner-{job['job_id']}.log").expanduser().read_text()
     assert f"port {port} was taken by somebody else, trying another" in log
-    assert (await facts(faulty, name))["SLURM_JOB_ID"] == job["job_id"]
+    assert await faulty.job_seen(name) == job["job_id"]
 
 
 # -- stop --------------------------------------------------------------------------------------------------------

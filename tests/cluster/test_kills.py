@@ -19,7 +19,7 @@ import pytest
 
 from ..faults import FaultHub, ready
 from ..hubs import Hub, until
-from .test_session import facts, queued
+from .test_session import queued
 from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -121,9 +121,9 @@ async def test_a_hub_killed_in_every_phase_loses_nothing_and_leaves_nothing(
             await ready(faulty, name, server)
             job = (await faulty.state(name, server))["job"]
             assert job["name"] == before[server]["name"], f"{server} is another job"
-            assert (await facts(faulty, name, server))["SLURM_JOB_ID"] == job["job_id"]
+            assert await faulty.job_seen(name, server) == job["job_id"]
         assert (await faulty.job(name, waits))["job_id"] == pending["job_id"]
-        assert (await facts(faulty, name, "serves"))["SLURM_JOB_ID"] == first["job_id"]
+        assert await faulty.job_seen(name, "serves") == first["job_id"]
         await until(lambda job_id=stopping: job_id not in queued(slurm, cluster, name), 30, "the stop is carried out")
         alive = {"serves": first["name"], **{server: before[server]["name"] for server in (submits, waits, launches)}}
         assert jobs(slurm, cluster, name).keys() == set(alive.values())
@@ -203,7 +203,7 @@ async def test_a_cancelled_start_that_jupyterhub_forgets_is_stopped(
     await until(lambda: _gone(faulty, name, "forgotten"), 15, f"the start is stopped; see {faulty.log_path}")
     assert queued(slurm, cluster, name) == []
     state = await faulty.serve(name, ONE, "forgotten")
-    assert (await facts(faulty, name, "forgotten"))["SLURM_JOB_ID"] == state["job"]["job_id"]
+    assert await faulty.job_seen(name, "forgotten") == state["job"]["job_id"]
 
 
 async def test_a_start_that_is_cancelled_before_it_has_a_job_leaves_no_row_that_says_running(

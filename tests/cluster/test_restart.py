@@ -13,7 +13,7 @@ import pytest
 
 from ..hubs import Hub, until
 from ..people import Person
-from .test_session import MKL, facts, queued
+from .test_session import MKL, queued
 
 pytestmark = pytest.mark.cluster
 
@@ -46,7 +46,7 @@ async def test_a_waiting_job_survives_its_hub_and_claims_its_session(
         return bool(model and model["ready"])
 
     await until(ready, 90, f"the session, taken up by its own claim; see {own_hub.log_path}")
-    assert (await facts(own_hub, users[0]))["SLURM_JOB_ID"] == job["job_id"]
+    assert await own_hub.job_seen(users[0]) == job["job_id"]
 
 
 async def test_a_serving_session_survives_its_hub(own_hub: Hub, users: list[str], cluster: Any, slurm: Any) -> None:
@@ -57,7 +57,7 @@ async def test_a_serving_session_survives_its_hub(own_hub: Hub, users: list[str]
     model = await own_hub.model(users[0])
     assert model is not None
     assert model["ready"]
-    assert (await facts(own_hub, users[0]))["SLURM_JOB_ID"] == state["job"]["job_id"]
+    assert await own_hub.job_seen(users[0]) == state["job"]["job_id"]
     await own_hub.end(users[0])
     assert queued(slurm, cluster, users[0]) == []
 

@@ -166,7 +166,7 @@ async def test_two_people_and_two_servers_side_by_side(hub: Hub, users: list[str
     await hub.end(alice)
     assert queued(slurm, cluster, alice) == [second["SLURM_JOB_ID"]]
     assert queued(slurm, cluster, bob) == [other["SLURM_JOB_ID"]]
-    assert (await facts(hub, alice, "second"))["SLURM_JOB_ID"] == second["SLURM_JOB_ID"]
+    assert await hub.job_seen(alice, "second") == second["SLURM_JOB_ID"]
     await hub.end(alice, "second")
     assert queued(slurm, cluster, alice) == []
     assert queued(slurm, cluster, bob) == [other["SLURM_JOB_ID"]]

@@ -20,7 +20,7 @@ from snowyspawner.session.estimate import STARTS_PER_MINUTE
 from ..faults import FaultHub, away, prologue, ready, sampled, stopped
 from ..hubs import Hub, until
 from ..people import Person
-from .test_session import facts, queued
+from .test_session import queued
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -99,7 +99,7 @@ async def test_slurmctld_away_for_90_seconds(faulty: FaultHub, users: list[str],
         assert event["snowy"]["slurm_away_since"] <= time.time()
         await assert_all_ready(faulty, serving)
         # The sessions themselves do not notice.
-        assert (await facts(faulty, *serving[0]))["SLURM_JOB_ID"] == before[serving[0]]
+        assert await faulty.job_seen(*serving[0]) == before[serving[0]]
         async with sampled(faulty) as slow:
             await asyncio.sleep(90 - (time.monotonic() - gone))
         assert slow.worst < 0.25, slow.worst
@@ -145,7 +145,7 @@ async def test_with_its_own_slurm_conf_sessions_start_and_stop_without_accountin
         await own.serve(name, ONE, "before")
         async with away(cluster, "slurmdbd", "mariadbd"):
             state = await own.serve(name, ONE, "during")
-            assert (await facts(own, name, "during"))["SLURM_JOB_ID"] == state["job"]["job_id"]
+            assert await own.job_seen(name, "during") == state["job"]["job_id"]
             await own.end(name, "before")
             await own.end(name, "during")
             last = (await own.state(name, "during"))["last"]

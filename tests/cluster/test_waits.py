@@ -18,7 +18,7 @@ from demo.progress import Progress
 
 from ..faults import FaultHub, ready
 from ..hubs import until
-from .test_session import facts, queued
+from .test_session import queued
 from .test_slurm_away import ONE, end_all, later
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -65,7 +65,7 @@ async def test_a_start_begins_at_its_time_though_the_hub_was_restarted_meanwhile
             assert job["job_id"] == before[server]
             # Slurm looks every two seconds whose time has come; the machine is busy.
             assert -1 <= job["begun_at"] - begin < 10, job["begun_at"] - begin
-            assert (await facts(hub, name, server))["SLURM_JOB_ID"] == before[server]
+            assert await hub.job_seen(name, server) == before[server]
 
 
 class Clock:
@@ -123,7 +123,7 @@ async def test_a_start_hours_away_does_not_time_out_before_its_time(
                 assert model["pending"] == "spawn", (server, ahead, hub.log()[-2000:])
         slurm("scontrol", "-M", cluster.site.cluster, "update", f"JobId={jobs['in-time']}", "StartTime=now")
         await ready(hub, name, "in-time")
-        assert (await facts(hub, name, "in-time"))["SLURM_JOB_ID"] == jobs["in-time"]
+        assert await hub.job_seen(name, "in-time") == jobs["in-time"]
 
         # The limit itself is there.
         clock.set(wait + 1000)

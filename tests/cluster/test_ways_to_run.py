@@ -455,6 +455,6 @@ async def test_a_job_that_the_hub_may_not_see_is_not_given_up(
         await ready(other_hub, name, seconds=100)
     finally:
         SUDOERS.write_text(before)
-    assert (await facts(other_hub, name))["SLURM_JOB_ID"] == job["job_id"]
+    assert await other_hub.job_seen(name) == job["job_id"]
     await other_hub.end(name)
     assert queued(slurm, cluster, name) == []
