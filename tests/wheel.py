@@ -5,7 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from demo.image import SLOW_TO_IMPORT
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,9 +30,45 @@ def build(where: Path) -> Path:
     return wheel
 
 
-def install(wheel: Path, python: Path, *options: str) -> None:
-    """Install it into the environment of *python*, which needs no pip of its own."""
-    _pip("--python", str(python), "install", *options, str(wheel))
+def install(wheel: Path, python: Path) -> Path:
+    """Install it alone into the environment of *python*, which needs no pip of its own; return its site-packages."""
+    _pip("--python", str(python), "install", "--no-deps", str(wheel))
+    (site_packages,) = (python.parent.parent / "lib").glob("python*/site-packages")
+    return site_packages
+
+
+def copy_dependencies(site_packages: Path) -> None:
+    """Copy what the wheel there asks for from our own environment, and nothing else.
+
+    pip would take a minute to find the same. Others may read the copies, whatever the umask was.
+    """
+    (wheel,) = distributions(name="snowyspawner", path=[str(site_packages)])
+    copied = {*SLOW_TO_IMPORT}  # not in our own either
+    wanted = _requirements(wheel, set())
+    while wanted:
+        requirement = wanted.pop()
+        if requirement.name in copied:
+            continue
+        copied.add(requirement.name)
+        found = distribution(requirement.name)
+        wanted += _requirements(found, requirement.extras)
+        for file in found.files or ():
+            source, target = Path(str(file.locate())), site_packages / file
+            if "bin" in file.parts:  # scripts name our own Python
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # With its time: what Python has compiled is for a file of that time.
+            shutil.copy2(source, target)
+            target.chmod(source.stat().st_mode | 0o444)
+
+
+def _requirements(found: Distribution, extras: set[str]) -> list[Requirement]:
+    every = [Requirement(text) for text in found.requires or ()]
+    return [
+        requirement
+        for requirement in every
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras or {""})
+    ]
 
 
 def _pip(*words: str) -> None:

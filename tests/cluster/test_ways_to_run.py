@@ -28,7 +28,7 @@ from snowyspawner.slurm.client import SlurmClient
 from ..faults import ready
 from ..hubs import ROOT, Hub, until
 from ..runs import account_prefix
-from ..wheel import build, install
+from ..wheel import build, copy_dependencies, install
 from .test_failures import stopped
 from .test_session import MKL, facts, launcher, queued, show_job
 from .test_slurm_away import later, said
@@ -85,7 +85,7 @@ def python(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.umask(0o022)  # others run it
     try:
         subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(home)], check=True)
-        install(wheel, home / "bin" / "python")
+        copy_dependencies(install(wheel, home / "bin" / "python"))
     finally:
         os.umask(before)
     return home / "bin" / "python"
