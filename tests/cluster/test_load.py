@@ -26,7 +26,7 @@ from ..faults import FaultHub, prologue, ready, sampled
 from ..hubs import Hub, until
 from .test_slurm_away import ONE, end_all, later
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def true_priorities() -> Iterator[None]:
 
 
 @pytest.fixture
-async def busy(cluster: Any, hub: Hub, users: list[str], true_priorities: None) -> AsyncIterator[FaultHub]:
+async def busy(cluster: Any, hub: Hub, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub of its own: the shared one watches nothing meanwhile, so the questions are all this one's."""
     made = FaultHub(cluster, cluster.state / "fault-hub", prologue(cluster, "renice -n 19 -p $$ >/dev/null"))
     made.measured = True
@@ -89,48 +89,68 @@ async def measured_minute(hub: FaultHub, slurm: Any, cluster: Any) -> tuple[dict
     return increase(before, rpcs(slurm, cluster)), (cpu(process) - spent) / took
 
 
-async def test_16_serving_and_many_pending_are_no_load(
-    busy: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any
-) -> None:
-    """At most 45 RPCs and 15 squeues a minute, 5 % of a core, p99 of the API 15 ms; 64 pending cost no more than 24."""
+@pytest.fixture
+async def full(busy: FaultHub, users: list[str], cluster: Any) -> AsyncIterator[list[tuple[str, str]]]:
+    """16 servers serve, and 64 wait, which are given: person and name."""
     serving = [(users[number % 3], f"s{number}") for number in range(16)]
-    for user, server in serving:
-        await busy.submit(user, ONE, server)
+    for four in (serving[first : first + 4] for first in range(0, 16, 4)):
+        for user, server in four:
+            await busy.submit(user, ONE, server)
+        for user, server in four:
+            await ready(busy, user, server, 120)
     waiting = [(users[number % 3], f"p{number}") for number in range(64)]
     for user, server in waiting:
         await busy.submit(user, {**ONE, "begin": later(cluster, 3600)}, server)
     await busy.job(*waiting[-1], 60)
-    young = time.monotonic()
-    for user, server in serving:
-        await ready(busy, user, server, 300)
-    figures = []
-    for pending in (64, 24):
-        await busy.end_each(waiting[pending:])
-        async with sampled(busy, every=0.02) as slow:
-            await asyncio.sleep(20)
-        assert len(slow.seconds) > 500  # p99 is not one of a few
-        await asyncio.sleep(max(0, 62 - (time.monotonic() - young)))  # the youngest job is older than a minute
-        asked, share = await measured_minute(busy, slurm, cluster)
-        squeues = asked.get("REQUEST_JOB_INFO", 0)
-        # What the daemons say to each other is nobody's asking.
-        hubs = {name: count for name, count in asked.items() if name.startswith("REQUEST_") and _asked_by_people(name)}
-        p50 = statistics.median(slow.seconds) * 1000
-        p99 = statistics.quantiles(slow.seconds, n=100)[98] * 1000
-        figures.append((pending, sum(hubs.values()), squeues, round(share * 100, 1), round(p50, 1), round(p99, 1)))
-        figure(
-            f"16 serving + {pending} pending: {sum(hubs.values())} RPCs a minute, {squeues} squeues, {share:.1%} of a "
-            f"core, API p50 {p50:.1f} ms, p99 {p99:.1f} ms; {hubs}"
-        )
-    for _, all_rpcs, squeues, share, _, p99 in figures:
-        assert 0 < squeues <= 15
-        assert all_rpcs <= 45
-        assert share < 5
-        assert p99 <= 15
+    yield waiting
     assert "Rolling back" not in busy.log()
     for user, server in serving:
         model = await busy.model(user, server)
         assert model is not None
         assert model["ready"]
+
+
+# Counts, and time of the processor: both are the same beside other tests.
+async def test_16_serving_and_many_pending_are_no_load(
+    full: list[tuple[str, str]], busy: FaultHub, cluster: Any, slurm: Any, figure: Any
+) -> None:
+    """At most 45 RPCs and 15 squeues a minute, and 5 % of a core; 64 pending cost no more than 24."""
+    figures = []
+    for pending, pause in ((64, 62), (24, 20)):
+        await busy.end_each(full[pending:])
+        # The youngest job is older than a minute; what has ended is not looked for any more.
+        await asyncio.sleep(pause)
+        asked, share = await measured_minute(busy, slurm, cluster)
+        squeues = asked.get("REQUEST_JOB_INFO", 0)
+        # What the daemons say to each other is nobody's asking.
+        hubs = {name: count for name, count in asked.items() if name.startswith("REQUEST_") and _asked_by_people(name)}
+        figures.append((sum(hubs.values()), squeues, round(share * 100, 1)))
+        figure(
+            f"16 serving + {pending} pending: {sum(hubs.values())} RPCs a minute, {squeues} squeues, {share:.1%} of a "
+            f"core; {hubs}"
+        )
+    for all_rpcs, squeues, share in figures:
+        assert 0 < squeues <= 15
+        assert all_rpcs <= 45
+        assert share < 5
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("true_priorities")
+async def test_16_serving_and_many_pending_do_not_make_the_api_slow(
+    full: list[tuple[str, str]], busy: FaultHub, figure: Any
+) -> None:
+    """p99 of the API is at most 15 ms, with 64 pending and with 24."""
+    figures = []
+    for pending in (64, 24):
+        await busy.end_each(full[pending:])
+        async with sampled(busy, every=0.02) as slow:
+            await asyncio.sleep(20)
+        assert len(slow.seconds) > 500  # p99 is not one of a few
+        p50 = statistics.median(slow.seconds) * 1000
+        figures.append(statistics.quantiles(slow.seconds, n=100)[98] * 1000)
+        figure(f"16 serving + {pending} pending: API p50 {p50:.1f} ms, p99 {figures[-1]:.1f} ms")
+    assert max(figures) <= 15
 
 
 def _asked_by_people(name: str) -> bool:
@@ -139,6 +159,8 @@ def _asked_by_people(name: str) -> bool:
     return not any(word in name for word in daemons)
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("true_priorities")
 async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any, slurm: Any, figure: Any) -> None:
     """The API never takes longer than 300 ms; all 40 are at Slurm within 5 s.
 
@@ -189,6 +211,7 @@ async def test_40_starts_at_once(busy: FaultHub, users: list[str], cluster: Any,
     assert slow.worst < max(0.3, 1.5 * plain.worst)
 
 
+@pytest.mark.alone
 async def test_1000_watched_jobs_do_not_hold_up_the_loop(
     cluster: Any, users: list[str], slurm: Any, monkeypatch: pytest.MonkeyPatch, figure: Any
 ) -> None:
