@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-STARTED := $(shell date +%s.%N)
+STARTED := $(or $(STARTED),$(shell date +%s.%N))
 DEMO := $(BIN)/python -m demo
 # Daemons and accounts need root: `as-root` is sudo with what pip and npm need, or nothing when we are root.
 AS_ROOT := $(DEMO) as-root --
@@ -12,7 +12,10 @@ TESTS := $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto
 # More for pytest: make test TEST_ARGS="-k form"
 TEST_ARGS ?=
 
-.PHONY: help demo demo-down demo-status image test test-quick test-unit test-cluster test-browser test-course test-one test-down lint docs clean
+# STARTED is the first make's: a make that it starts goes on counting.
+export STARTED
+
+.PHONY: help demo demo-down demo-status image debian-packages test test-quick test-unit test-cluster test-browser test-course test-one test-down lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -29,8 +32,9 @@ demo-status: .venv/ready  ## what of it runs
 image: .venv/ready  ## the course's container, with TensorFlow; a part: make image ENVIRONMENTS="tf-mkl tf-pip"
 	@$(DEMO) image --environments "$(ENVIRONMENTS)" --since $(STARTED)
 
-test: .venv/ready lint  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
-	@$(DEMO) packages --browser --since $(STARTED)
+test: .venv/bin/python  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
+	@# Python's packages and Debian's at the same time: a minute each on a bare machine.
+	@$(MAKE) --no-print-directory -j2 lint debian-packages
 	@$(AS_ROOT) $(TESTS) --cov $(TEST_ARGS)
 
 test-quick: .venv/ready lint  ## the same without the browser and the slow tests
@@ -67,6 +71,10 @@ lint: .venv/ready  ## format, style, types and layers
 	@# Quiet, as it has no option for that: all of it is shown when a contract is broken.
 	@echo $(BIN)/lint-imports && { out=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$out"; exit 1; }; }
 
+# Needs nothing but Python.
+debian-packages:
+	@$(PYTHON) -m demo packages --browser --since $(STARTED)
+
 docs: .venv/ready  ## the documentation, in docs/_build/html
 	$(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
@@ -75,14 +83,16 @@ clean:  ## remove what was made in the checkout (not the demo: `make demo-down`)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache htmlcov docs/_build .coverage .coverage.*
 
 # Made again when the requirements change.
-.venv/ready: setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { test "$$(id -u)" = 0 && \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv; } || \
-		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+.venv/ready: setup.cfg pyproject.toml | .venv/bin/python
 	@echo "[   0.0 s] Python packages into .venv"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@# jsonschema imports it if it is there, for a check that Jupyter never asks for: half of a hub's start.
 	@$(BIN)/pip uninstall --quiet --yes rfc3987-syntax
 	@touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { test "$$(id -u)" = 0 && \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv; } || \
+		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
