@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__, site
-from .choice import request, summary
+from .choice import request, several, summary
 from .session import as_person, script
 from .site.fields import FIELDS
 
@@ -99,7 +99,10 @@ def _link(args: argparse.Namespace) -> str:
     found = request.review({"line": shlex.join(args.line)} if args.line else {}, the_site)
     if "line" in found.errors:
         raise request.RequestError({"line": found.errors["line"]})
-    for field, sentence in found.errors.items():
+    errors = found.errors
+    if several.means_several(found.line, the_site):
+        errors = several.verdict(found.line, the_site).errors
+    for field, sentence in errors.items():
         # The form will say it, too; whoever gives the link out should know before.
         print(f"{field}: {sentence}", file=sys.stderr)
         args.doubtful = True

@@ -259,6 +259,11 @@ class _Check:
 
     def text(self, field: str) -> str:
         value = self.values[field]
+        if FIELDS[field].is_list(value):
+            given = _show(value) if isinstance(value, str) else "a list"
+            ways = "use Start several on the form, or POST …/hub/snowy/several"
+            self.errors[field] = f"{given} means several sessions, and this starts one: {ways}"
+            return ""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             self.errors[field] = "must be text"
             return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -16,22 +17,37 @@ from .request import Review, SessionRequest, form_values
 
 
 def cost(request: SessionRequest, site: Site) -> str:
-    """Say what a session takes if it uses all its time: ``… = 3.9 core-hours, 32 GB, 1 NVIDIA T4``.
+    """Say what a session takes if it uses all its time: ``… = 3.9 core-hours, 32 GB, 1 NVIDIA T4``."""
+    return total([request], site)
+
+
+def total(requests: Sequence[SessionRequest], site: Site) -> str:
+    """Say what sessions side by side take altogether if they use all their time; empty when there are none.
 
     A partition that gives whole nodes charges all their cores, whatever was asked for.
     """
+    if not requests:
+        return ""
+    whole = [site.partitions[request.partition].whole_node for request in requests]
+    cores = [_charged(request, site) for request in requests]
+    memory = sum(request.memory or count * site.memory_per_core for request, count in zip(requests, cores, strict=True))
+    hours = sum(count * request.time for request, count in zip(requests, cores, strict=True)) / 3600
+    taken = _count(sum(cores), "core")
+    if all(whole):
+        taken += " (the whole node)" if len(whole) == 1 else " (whole nodes)"
+    times = {request.time for request in requests}
+    if len(times) == 1:
+        taken += f" \N{MULTIPLICATION SIGN} {say_duration(times.pop())}"
+    gpus = Counter[str]()
+    for request in requests:
+        gpus[request.gpu] += request.gpu_count
+    parts = [f"{taken} = {_count(hours, 'core-hour')}", f"{_number(memory / 1000)} GB"]
+    return ", ".join(parts + [f"{count} {_gpu_name(gpu, site)}" for gpu, count in gpus.items() if count])
+
+
+def _charged(request: SessionRequest, site: Site) -> int:
     partition = site.partitions[request.partition]
-    cores = partition.max_cores if partition.whole_node else request.cores
-    memory = request.memory or cores * site.memory_per_core
-    hours = cores * request.time / 3600
-    count = f"{_count(cores, 'core')}{' (the whole node)' if partition.whole_node else ''}"
-    parts = [
-        f"{count} \N{MULTIPLICATION SIGN} {say_duration(request.time)} = {_count(hours, 'core-hour')}",
-        f"{_number(memory / 1000)} GB",
-    ]
-    if request.gpu:
-        parts.append(f"{request.gpu_count} {_gpu_name(request.gpu, site)}")
-    return ", ".join(parts)
+    return partition.max_cores if partition.whole_node else request.cores
 
 
 def difference(request: SessionRequest, other: SessionRequest, site: Site) -> str:
@@ -104,7 +120,8 @@ def link(options: Mapping[str, str], base_url: str = "/hub/", server_name: str =
 
 @lru_cache(maxsize=256)  # a form has a link for each card, the same for everybody
 def _opt(options: tuple[tuple[str, str], ...]) -> str:
-    return urlencode([(f"opt-{field}", text) for field, text in options])
+    # A list stays one that people can read.
+    return urlencode([(f"opt-{field}", text) for field, text in options], safe=",")
 
 
 def line(options: Mapping[str, str], site: Site) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic import Field as Limits
@@ -49,6 +49,7 @@ class Field:
     passes: bool = False  # it is about one time: not offered again
     on_card: bool = False  # pages show it of a session
     first: bool = False  # stands first in its part of the form
+    several: bool = False  # a list of values means several sessions, one for each of them
 
     @property
     def in_words(self) -> str:
@@ -59,6 +60,10 @@ class Field:
     def ruled(self) -> bool:
         """Whether rules may look at its value, by the field's name."""
         return self.kind in ("member", "listed", "account", "number", "memory", "duration")
+
+    def is_list(self, value: Any) -> bool:
+        """Tell whether *value* means several sessions: ``1,4,8,16``, or a list as JSON has it."""
+        return self.several and (isinstance(value, list) or (isinstance(value, str) and "," in value))
 
     @property
     def of_slurm(self) -> bool:
@@ -81,7 +86,7 @@ class Choices(BaseModel):
 
     environment: Annotated[
         str | None,
-        Field("Environment", "member", "software", table="environments", on_card=True),
+        Field("Environment", "member", "software", table="environments", on_card=True, several=True),
     ] = None
     image: Annotated[
         str | None,
@@ -100,6 +105,7 @@ class Choices(BaseModel):
             "resources",
             flags=("-n", "--ntasks", "-c", "--cpus-per-task"),
             on_card=True,
+            several=True,
         ),
     ] = None
     gpu: Annotated[

@@ -128,6 +128,14 @@ def test_link_prints_a_link_for_the_flags_of_the_course_s_script(capsys: pytest.
     assert (out, err) == (f"https://hub.example/hub/snowy?{choice}\n", "")
 
 
+def test_link_takes_a_list_for_several_sessions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["link", "-n", "1,4,8,16", "--", "tf-mkl"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("/hub/snowy?opt-cores=1,4,8,16&opt-environment=tf-mkl\n", "")
+    assert main(["link", "-n", "1,17"]) == 1
+    assert capsys.readouterr().err == "cores: for 17: a node of core has 16: ask for 16 or fewer\n"
+
+
 def test_link_says_what_the_site_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     """The link is printed all the same: the form names what has to change."""
     assert main(["link", "-n", "4", "-p", "devcore", "--gres=gpu:t4:0", "-t", "2:00:00", "--", "tf-mkl"]) == 1
