@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
-from .choice import request
+from .choice import request, several
 from .session import admission, script, status
 from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
@@ -30,7 +30,9 @@ from .slurm.client import prefix_for
 from .web import card, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
-from .web.form_state import FormState, PrefillError, Typed, is_same, mark, submitted, typed
+from .web import several_pages as several_pages  # and these
+from .web.card import Section, sections
+from .web.form_state import FormState, PrefillError, Typed, is_same, joined, mark, submitted, typed
 from .web.turns import in_turn
 
 _REACH_FOR = 5.0
@@ -96,6 +98,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     options: Mapping[str, Any]  # what it was made of
     attaches: bool  # the next start goes on with the job that is there, whatever options JupyterHub has kept
     replaces: Job | None  # a job that waits and is ended by the start under way
+    group: several.Group | None  # of the sessions that were started together
     form_state: FormState
     life: Life
 
@@ -180,6 +183,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.choice = None
         self.attaches = False
         self.replaces = None
+        self.group = None
         self.options = {}
         self.form_state = FormState(self)
         self.life = self._find_life()
@@ -209,12 +213,14 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if not self.life.tasks.busy:
             self.life.load(state)
         self.form_state.load(state.get("own"))
+        self.group = several.load_group(state.get("group"))
         self._show_job_id()
 
     def get_state(self) -> dict[str, Any]:
-        """Return what survives the hub: the job, how the last one ended, the last accepted choice."""
+        """Return what survives the hub: the job, how the last one ended, the last accepted choice, the group."""
         # What is kept of a person stands in the state of the default server, which everybody has.
-        return {**self.life.state(), **({} if self.name else {"own": self.form_state.stored.model_dump()})}
+        own = {} if self.name else {"own": self.form_state.stored.model_dump()}
+        return {**self.life.state(), "group": self.group and self.group.model_dump(), **own}
 
     def clear_state(self) -> None:
         """Forget the job unless it may still be alive: then the next start attaches to it."""
@@ -290,6 +296,7 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if choice is None:
             raise RuntimeError("JupyterHub calls apply_user_options before start")
         job, secret = new_job(self.name, choice.model_dump(), self.options)
+        self.group = joined.get()
         try:
             text = script.build(self.life.site, choice, self.target(job.name, account))
         except ValueError as error:
@@ -403,6 +410,13 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """
         path = url_path_join(self.user.escaped_name, url_escape_path(self.name))
         return card.card_of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
+
+    def sections(self, names: Iterable[str]) -> list[Section]:
+        """Return what the home page shows of this person's servers *names*. Reads memory only."""
+        spawners = [self.user.spawners[name] for name in names]
+        shown = [(spawner.name, spawner.card(), spawner.group) for spawner in spawners]
+        # One's own server is only worth a place when something runs there, has run there, or there is no other.
+        return sections(each for each in shown if each[0] or each[1].kind != "idle" or len(shown) == 1)
 
     # -- what the job says (called by web/job_api.py) ----------------------------------------------------------
 

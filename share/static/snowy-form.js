@@ -72,8 +72,45 @@
     return rule.say.replaceAll("{value}", said) + (remedies.length ? `, or choose ${either(remedies)}` : "");
   }
 
-  /** Return {errors, remarks}: the first rule that each field breaks, in words. */
+  /** The sessions that *values* mean, as the server tells them (snowyspawner/choice/several.py). A list that cannot be
+      read is a value that cannot. */
+  function sessionsOf(values) {
+    const alone = [{ values, label: [] }];
+    let found = alone;
+    for (const [field, { several, kind }] of Object.entries(declared)) {
+      const text = values[field] ?? "";
+      if (!several || !text.includes(",")) continue;
+      const plain = (member) => (kind === "number" && /^[0-9]{1,9}$/.test(member) ? String(Number(member)) : member);
+      const members = [...new Set(text.split(",").map((member) => plain(member.trim())))];
+      if (members.includes("") || text.split(",").length > data.most_sessions) return alone;
+      found = found.flatMap((one) => members.map((member) => ({ values: { ...one.values, [field]: member }, label: [...one.label, member] })));
+    }
+    return found.length > data.most_sessions ? alone : found;
+  }
+
+  /** Return {errors, remarks} of all sessions that are meant: what is not said of each, with the first that it is about. */
   function verdict(values) {
+    const sessions = sessionsOf(values);
+    if (sessions.length === 1) return verdictOfOne(sessions[0].values);
+    const said = sessions.map((session) => verdictOfOne(session.values));
+    const together = (kind) => {
+      const found = {};
+      said.forEach((one, at) => {
+        for (const [field, text] of Object.entries(one[kind])) {
+          const each = said.every((other) => other[kind][field] === text);
+          found[field] ??= each ? text : `for ${sessions[at].label.join(", ")}: ${text}`;
+        }
+      });
+      return found;
+    };
+    const found = { errors: together("errors"), remarks: together("remarks") };
+    const lists = Object.keys(declared).filter((field) => declared[field].several && (values[field] ?? "").includes(","));
+    found.remarks[lists.at(-1)] = `Starts ${sessions.length} sessions side by side; you confirm them on the next page.`;
+    return found;
+  }
+
+  /** Return {errors, remarks} of one session: the first rule that each field breaks, in words. */
+  function verdictOfOne(values) {
     const names = named(values);
     const found = { errors: {}, remarks: {} };
     for (const rule of rules) {
@@ -680,7 +717,8 @@
     }
   });
   // Enter in these fields is for them, not for Start.
-  for (const [field, button] of [["snowy-line", "snowy-fill"], ["snowy-name", "snowy-save"]]) {
+  const lists = Object.keys(declared).filter((field) => declared[field].several).map((field) => [`snowy-several-${field}`, "snowy-several-go"]);
+  for (const [field, button] of [["snowy-line", "snowy-fill"], ["snowy-name", "snowy-save"], ...lists]) {
     on(field, "keydown", (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -693,6 +731,8 @@
       return;
     }
     form.dataset.sent = "1";
+    // Several are shown first.
+    if (event.submitter?.id === "snowy-several-go" || sessionsOf(read()).length !== 1) return;
     by("snowy-start").textContent = "Starting …";
     announce("Starting …");
   });

@@ -7,11 +7,11 @@ partition allows, and to how many one person may submit within a minute.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..choice import request
+from ..choice import request, several
 from ..slurm.client import SlurmError
 from .errors import SessionError
 from .estimate import TooOftenError, shared_estimator
@@ -40,6 +40,13 @@ def review(life: Life, options: Mapping[str, Any]) -> request.Review:
     return request.review(options, life.site, accounts=accounts(life))
 
 
+def several_of(life: Life, options: Mapping[str, Any]) -> several.Verdict | None:
+    """Return what is to be said of *options* if they mean several sessions. Reads memory only."""
+    if not several.means_several(options, life.site):
+        return None
+    return several.verdict(options, life.site, accounts(life))
+
+
 async def read(life: Life, options: Mapping[str, Any]) -> request.SessionRequest:
     """Return what a start with *options* asks for. Raises `request.RequestError`."""
     await ask_accounts(life, _START_PATIENCE)
@@ -61,15 +68,22 @@ async def admit(life: Life, options: Mapping[str, Any]) -> request.SessionReques
     return choice
 
 
-async def check_room(life: Life, choice: request.SessionRequest, age: float = 0.0) -> None:
+async def check_room(life: Life, choice: request.SessionRequest, age: float = 0.0, before: Sequence[str] = ()) -> None:
     """Refuse what this person has too much of already. Slurm away: Slurm decides.
 
-    What was true *age* seconds ago is good enough. Raises `request.RequestError`; `TooOftenError`: who asks too often
-    gets no answer here, but from Slurm.
+    What was true *age* seconds ago is good enough. *before* names sessions that are to be started in that partition,
+    too, and come first. Raises `request.RequestError`; `TooOftenError`: who asks too often gets no answer here, but
+    from Slurm.
     """
-    partition = life.site.partitions[choice.partition]
-    if partition.max_jobs is None:
+    most = life.site.partitions[choice.partition].max_jobs
+    if most is None:
         return
+    others = [name for name, other in life.site.partitions.items() if other.max_jobs is None]
+    if len(before) >= most:
+        remedy = f": choose {' or '.join(others)}" if others else ""
+        raise request.RequestError(
+            {"partition": f"{_few(before)} comes first, and {most} at a time is allowed{remedy}"}
+        )
     user = await life.slurm_name()
     name = life.site.slurm_partition(choice.partition)
     try:
@@ -78,14 +92,16 @@ async def check_room(life: Life, choice: request.SessionRequest, age: float = 0.
     except SlurmError as error:
         life.log.warning("Cannot count the jobs of %s: %s", user, error)
         return
-    if len(jobs) >= partition.max_jobs:
-        others = [name for name, other in life.site.partitions.items() if other.max_jobs is None]
+    if len(jobs) + len(before) >= most:
         remedy = f", or choose {' or '.join(others)}" if others else ""
-        more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
-        named = ", ".join(jobs[:_NAMED]) + more
-        have = f"job {named} is" if len(jobs) == 1 else f"jobs {named} are"
-        text = f"{have} there already, and {partition.max_jobs} at a time is allowed: stop it first{remedy}"
+        have = f"job {_few(jobs)} is" if len(jobs) == 1 else f"jobs {_few(jobs)} are"
+        text = f"{have} there already, and {most} at a time is allowed: stop it first{remedy}"
         raise request.RequestError({"partition": text})
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 async def may_submit(life: Life) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from ..choice.request import SessionRequest, load
+from ..choice.several import Group
 from ..session import messages
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
@@ -82,6 +84,39 @@ class Card(NamedTuple):
     def since(self, moment: float | None) -> str:
         """Return how long ago *moment* was, or how far ahead it is, to the minute."""
         return "" if moment is None else say_running(abs(time.time() - moment))
+
+
+class Section(NamedTuple):
+    """A part of the home page: sessions that were started together, or one by itself (no group)."""
+
+    group: Group | None
+    sessions: list[tuple[str, Card]]  # by the server's name
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them runs or waits."""
+        return any(card.kind not in ("ended", "idle") for _, card in self.sessions)
+
+    @property
+    def stamp(self) -> str:
+        """Return something that changes when what is shown of any of them does."""
+        return "-".join(card.stamp for _, card in self.sessions)
+
+
+def sections(sessions: Iterable[tuple[str, Card, Group | None]]) -> list[Section]:
+    """Put what was started together together. What runs or waits comes first; apart from that the order stays."""
+    found: dict[str, Section] = {}
+    for name, card, group in sessions:
+        key = f"group {group.id}" if group else f"server {name}"
+        found.setdefault(key, Section(group, [])).sessions.append((name, card))
+    for section in found.values():
+        section.sessions.sort(key=lambda session: _natural(session[0]))
+    return sorted(found.values(), key=lambda section: not section.alive)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what sorts ``tf-mkl-16`` behind ``tf-mkl-4``."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split("([0-9]+)", name)]
 
 
 def card_of(

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from .._share import share_dir
 from ..choice.request import form_values, review, written
 from ..choice.rules import rules_of
+from ..choice.several import LISTS, MOST, means_several, verdict
 from ..choice.summary import link
 from ..site import Site
 from ..site.fields import FIELDS, MOST_CORES, MOST_MEMORY, PARTS, Field
@@ -24,7 +25,7 @@ _MOST_BUTTONS = 5
 _QUICK_TIMES = {"0:30:00": "30 min", "0:59:00": "59 min", "2:00:00": "2 h", "3:00:00": "3 h", "8:00:00": "8 h"}
 
 #: What the page asks for, below the hub's ``snowy/``; the link itself is ``snowy``.
-ACTIONS = ("check", "estimate", "script", "line", "preset")
+ACTIONS = ("check", "estimate", "script", "line", "preset", "several")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Known:
     user_name: str = ""  # empty: the person who is signed in
     base_url: str = "/hub/"
     answer: Mapping[str, Any] = field(default_factory=dict)  # to a button that was pressed without JavaScript
+    named_servers: bool = False  # a person may have several sessions
+    several: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what stands in the section for them
 
 
 def render(
@@ -66,7 +69,8 @@ def render(
 
 def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], known: Known) -> dict[str, Any]:
     """Return what the template is rendered with."""
-    remarks = review({name: text for name, text in values.items() if name in FIELDS}, site).remarks
+    choice = {name: text for name, text in values.items() if name in FIELDS}
+    remarks = (verdict if means_several(choice, site) else review)(choice, site).remarks
     urls = addresses(known)
     presets, own_presets = _presets(site, known), _own_presets(site, known)
     parts = _parts(site, values, errors, known)
@@ -81,6 +85,8 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         "labels": {name: FIELDS[name].label for part in PARTS for name in _of_part(part)},
         "presets": presets,
         "own_presets": own_presets,
+        "several": _several(site, known) if known.named_servers else [],
+        "several_open": any(known.several.values()),
         "urls": urls,
         "snowy_link": lambda options: link(options, known.base_url, known.server_name, known.user_name),
         "snowy_static": lambda name: static_url(known.base_url, name),
@@ -93,8 +99,10 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         "data": {
             "rules": rules_of(site),
             "fields": {
-                name: {"kind": field.kind, "may_be_empty": field.may_be_empty} for name, field in FIELDS.items()
+                name: {"kind": field.kind, "may_be_empty": field.may_be_empty, "several": field.several}
+                for name, field in FIELDS.items()
             },
+            "most_sessions": MOST,
             "most": {"number": MOST_CORES, "memory": MOST_MEMORY},
             "presets": {preset["key"]: preset["values"] for preset in presets},
             "own_presets": {preset["key"]: preset["values"] for preset in own_presets},
@@ -222,6 +230,19 @@ class _Drawing:
 
     def path(self, name: str, field: Field) -> dict[str, Any]:
         return {"control": "entry", "placeholder": "course/lab1.ipynb"}
+
+
+def _several(site: Site, known: Known) -> list[dict[str, Any]]:
+    """Return what is drawn in the section for several sessions: boxes for members of a table, else a text field."""
+    drawn = []
+    for name, declared in LISTS.items():
+        given = known.several.get(name, ())
+        table = getattr(site, declared.table) if declared.table else {}
+        items = [
+            {"value": key, "name": item.display_name or key, "checked": key in given} for key, item in table.items()
+        ]
+        drawn.append({"name": name, "label": declared.label, "boxes": items, "text": ",".join(given)})
+    return drawn
 
 
 def addresses(known: Known) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,12 +24,13 @@ from tornado import web
 from tornado.httputil import url_concat
 
 from .._share import share_dir
-from ..choice import request, summary
+from ..choice import request, several, summary
 from ..choice.presets import checked_name
 from ..session import admission, script
 from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
 from ..session.record import Job, job_name
+from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
 from . import availability, dry_run, hub_private
 from .form_state import Server, Typed, submitted, typed
@@ -65,10 +66,7 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         if len(self.request.body) > _BODY_LIMIT:
             raise web.HTTPError(400, "too long")
         if not self.wants_json:
-            sent = {
-                key: [self.decode_argument(text) for text in texts]
-                for key, texts in self.request.body_arguments.items()
-            }
+            sent = posted(self)
             return request.from_form(sent) | {key: sent[key][-1] for key in request.BUTTONS if key in sent}
         try:
             body = json.loads(self.request.body)
@@ -96,6 +94,14 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         spawner: Server = user.spawners[server_name] if server_name in user.orm_spawners else user.spawner
         return spawner
 
+    def asked(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the choices of the link, and what of it is no choice."""
+        query = {key: self.get_query_arguments(key)[-1] for key in self.request.query_arguments}
+        options = {key[4:]: text for key, text in query.items() if key.startswith("opt-")}
+        known = {"server", "user", "next", *(f"_{name}" for name in several.LISTS)}
+        rest = query.keys() - known - {f"opt-{key}" for key in options}
+        return options, {key[:64]: f"is not read: a choice is written opt-{key[:64]}" for key in sorted(rest)}
+
     def reply(self, answer: dict[str, Any], status: int = 200) -> None:
         """Send *answer* as JSON."""
         self.set_status(status)
@@ -104,11 +110,19 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         self.finish(json.dumps(answer))
 
     async def show(
-        self, values: dict[str, Any], errors: dict[str, str], answer: dict[str, Any] | None = None, status: int = 200
+        self,
+        values: Mapping[str, Any],
+        errors: Mapping[str, str],
+        answer: dict[str, Any] | None = None,
+        status: int = 200,
+        lists: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Send the form's page, showing *values* and *errors*, with *answer* above them."""
+        """Send the form's page, showing *values* and *errors*, with *answer* above them.
+
+        *lists* is what stands in the section for several sessions.
+        """
         texts = {field: text for field, text in values.items() if isinstance(text, str)}
-        typed.set(Typed(texts, dict(errors), self.server_name, answer or {}))
+        typed.set(Typed(texts, dict(errors), self.server_name, answer or {}, lists or {}))
         user = self.spawner.user
         form = await self.spawner.get_options_form()
         url = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(self.server_name))
@@ -131,6 +145,7 @@ class ActionHandler(PageHandler):
     """A button of the form: a choice comes in, something about it goes out."""
 
     title = ""
+    whole: several.Verdict | None  # of a choice that means several sessions
 
     @web.authenticated
     async def get(self) -> None:
@@ -146,6 +161,7 @@ class ActionHandler(PageHandler):
         values = {field: value for field, value in fields.items() if field not in request.BUTTONS}
         await admission.ask_accounts(self.spawner.life)
         found = admission.review(self.spawner.life, values)
+        self.whole = admission.several_of(self.spawner.life, values)
         shown = summary.as_shown(values, found)
         try:
             status, answer = await self.answer(fields, found)
@@ -154,13 +170,21 @@ class ActionHandler(PageHandler):
         if self.wants_json:
             self.reply(answer, status)
             return
-        errors = found.errors | answer.get("errors", {})
+        errors = (self.whole or found).errors | answer.get("errors", {})
         above = {"title": self.title, "sentences": sentences(answer), **answer}
-        await self.show({**shown, **answer.get("values", {})}, errors, above, status)
+        lists = several.section(posted(self))
+        await self.show({**shown, **answer.get("values", {})}, errors, above, status, lists)
 
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Return status and answer. Raises `SessionError`."""
         raise NotImplementedError
+
+    def impossible(self, what: str) -> str:
+        """Say why a button can say nothing of this choice: *what* there is none of."""
+        if self.whole is None or self.whole.errors:
+            return f"{what} as it is: look at the fields that are marked."
+        names = " and ".join(FIELDS[name].in_words for name in self.whole.plan.lists) if self.whole.plan else ""
+        return f"This is said of one session at a time: choose one value for {names}."
 
     async def target(self, server_name: str) -> script.Target:
         """Return what a server's script needs beside the choice. Raises `SessionError`.
@@ -184,9 +208,10 @@ class CheckHandler(ActionHandler):
         life = self.spawner.life
         availability.look_soon(life)
         site, accounts = life.site, admission.accounts(life)
+        said = self.whole or found
         answer: dict[str, Any] = {
-            "errors": found.errors,
-            "remarks": found.remarks,
+            "errors": said.errors,
+            "remarks": said.remarks,
             "said": summary.said(found.read, site),
             "cost": "",
             "argv": [],
@@ -195,13 +220,17 @@ class CheckHandler(ActionHandler):
             "accounts": accounts,
             **availability.live(life),
         }
-        if found.request:
-            shared = summary.shared_options(found.request, site, accounts)
+        requests = self.whole.requests if self.whole else [found.request] if found.request else []
+        if requests and not said.errors:
+            shared = summary.shared_options(requests[0], site, accounts)
+            if self.whole and self.whole.plan:
+                shared |= self.whole.plan.written
             answer |= {
-                "cost": summary.cost(found.request, site),
+                "cost": summary.total(requests, site),
                 "line": summary.line(shared, site),
                 "link": summary.link(shared, self.hub.base_url),
             }
+        if found.request:
             # Who has no account on this machine still learns the rest.
             with contextlib.suppress(SessionError):
                 answer["argv"] = dry_run.command(site, found.request, await self.target(self.server_name))
@@ -216,8 +245,9 @@ class EstimateHandler(ActionHandler):
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Ask Slurm, unless the choice is refused here or this person asks too often."""
         if found.request is None:
-            sentence = "This cannot be started as it is: look at the fields that are marked."
-            return 200, {"errors": found.errors, "sentence": sentence, "start": None, "sooner": None}
+            sentence = self.impossible("This cannot be started")
+            errors = (self.whole or found).errors
+            return 200, {"errors": errors, "sentence": sentence, "start": None, "sooner": None}
         life = self.spawner.life
         try:
             await admission.check_room(life, found.request, JOBS_FOR)
@@ -238,8 +268,8 @@ class ScriptHandler(ActionHandler):
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Return the script and the command that reads it."""
         if found.request is None:
-            sentence = "There is no script for this as it is: look at the fields that are marked."
-            return 200, {"errors": found.errors, "sentence": sentence, "script": "", "argv": []}
+            sentence = self.impossible("There is no script for this")
+            return 200, {"errors": (self.whole or found).errors, "sentence": sentence, "script": "", "argv": []}
         target = await self.target(self.server_name)
         argv, text = dry_run.job_script(self.spawner.life, found.request, target)
         return 200, {"errors": {}, "script": text, "argv": argv}
@@ -257,9 +287,11 @@ class LineHandler(ActionHandler):
             return 400, {"errors": {"line": sentence}}
         # Here the line was asked for, so it goes before the fields that came along.
         review = admission.review(self.spawner.life, found.line)
+        whole = admission.several_of(self.spawner.life, found.line)
         if not self.wants_json:
+            self.whole = None
             found.errors.clear()
-        return 200, {"values": summary.as_shown(found.line, review), "errors": review.errors}
+        return 200, {"values": summary.as_shown(found.line, review), "errors": (whole or review).errors}
 
 
 class PresetHandler(ActionHandler):
@@ -277,6 +309,7 @@ class PresetHandler(ActionHandler):
         beside = (*request.BUTTONS, "name", "delete")
         options = {field: value for field, value in fields.items() if field not in beside}
         wanted = admission.review(self.spawner.life, options)
+        self.whole = None  # a card is of one session
         found.errors.clear()
         try:
             name = checked_name(name)
@@ -292,13 +325,8 @@ class PresetHandler(ActionHandler):
         return 200, {"errors": {}, "sentence": sentence, "own_presets": form.own.presets}
 
 
-class FormHandler(hub_private.PatientSpawnHandler):
-    """JupyterHub's own page with the form, but looking at it, or being refused, leaves no server behind.
-
-    JupyterHub makes a server's row as soon as somebody asks for its form: it would stand on the home page for good.
-
-    Start answers when the job is at Slurm, with the page that waits, or refused, with the form as it was typed.
-    """
+class PatientHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """Starts servers, and answers when their jobs are at Slurm, or refused."""
 
     @property
     def slow_spawn_timeout(self) -> float:
@@ -307,7 +335,7 @@ class FormHandler(hub_private.PatientSpawnHandler):
         return max(configured, _PATIENCE) if configured else 0
 
     async def patiently(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
-        """Begin *work*, which starts the server, and return it when the job is at Slurm, or refused."""
+        """Begin *work*, which starts a server, and return it when the job is at Slurm, or refused."""
         event = asyncio.Event()
         submitted.set(event)
         start, at_slurm = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
@@ -316,17 +344,39 @@ class FormHandler(hub_private.PatientSpawnHandler):
         start.add_done_callback(lambda done: done.cancelled() or done.exception())  # JupyterHub keeps it for the page
         return start
 
+
+class FormHandler(PatientHandler, hub_private.PatientSpawnHandler):
+    """JupyterHub's own page with the form, but looking at it, or being refused, leaves no server behind.
+
+    JupyterHub makes a server's row as soon as somebody asks for its form: it would stand on the home page for good.
+
+    Start answers when the job is at Slurm, with the page that waits, or refused, with the form as it was typed. A
+    choice of several sessions is sent on to the page that asks whether they are meant.
+    """
+
     async def get(self, user_name: str | None = None, server_name: str = "") -> None:
         """Show the form."""
         async with self._leaving_nothing(user_name, server_name):
             await maybe_future(super().get(user_name, server_name))
 
     async def post(self, user_name: str | None = None, server_name: str = "") -> None:
-        """Start the server."""
+        """Start the server, unless several are meant."""
+        if self._means_several(user_name):
+            # The same form goes there; nothing has been looked at or changed here.
+            about = {"user": user_name, "server": server_name}
+            query = [(name, text) for name, text in about.items() if text]
+            self.redirect(url_concat(f"{self.hub.base_url}snowy/several", query), status=307)
+            return
         async with self._leaving_nothing(user_name, server_name):
             # JupyterHub has it from the row, which is not there yet.
             shown = self.get_query_argument("display_name", "")
             await maybe_future(super().post(user_name, server_name, shown))
+
+    def _means_several(self, user_name: str | None) -> bool:
+        user = find_user(self, user_name) if user_name and self.current_user else self.current_user
+        if user is None or not hasattr(user.spawner, "life"):
+            return False
+        return several.means_several(several.sent(posted(self)), user.spawner.life.site)
 
     @asynccontextmanager
     async def _leaving_nothing(self, user_name: str | None, server_name: str | None) -> AsyncIterator[None]:
@@ -340,6 +390,12 @@ class FormHandler(hub_private.PatientSpawnHandler):
                 life = getattr(spawner, "life", None)
                 if life and not spawner.active and life.job is None and life.last is None:
                     await remove_row(self, spawner)
+
+
+def posted(handler: BaseHandler) -> dict[str, list[str]]:
+    """Return the fields of the form that came in."""
+    arguments = handler.request.body_arguments
+    return {key: [handler.decode_argument(text) for text in texts] for key, texts in arguments.items()}
 
 
 def find_user(handler: BaseHandler, name: str) -> Any:
@@ -365,13 +421,20 @@ class LinkHandler(PageHandler):
 
     @web.authenticated
     async def get(self) -> None:
-        """Show the form; if the session runs already, say so, and offer to open it or to start this beside it."""
+        """Show the form; if the session runs already, say so, and offer to open it or to start this beside it.
+
+        A choice of several sessions leads to their own page.
+        """
         await self.find()
         options, errors = self.asked()
+        if several.means_several(options, self.spawner.life.site):
+            self.redirect(f"{self.hub.base_url}snowy/several?{self.request.query}")
+            return
+        lists = several.section({key: self.get_query_arguments(key) for key in self.request.query_arguments})
         found = admission.review(self.spawner.life, options)
         errors = {**found.errors, **errors}
         if not (self.spawner.active and self.spawner.name == self.server_name):
-            await self.show(summary.as_shown(options, found), errors)
+            await self.show(summary.as_shown(options, found), errors, lists=lists)
             return
         user = self.spawner.user
         free, note = await free_name(self, user)
@@ -390,13 +453,6 @@ class LinkHandler(PageHandler):
         )
         self.set_header("Cache-Control", "no-store")
         self.finish(page)
-
-    def asked(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the choices of the link, and what of it is no choice."""
-        query = {key: self.get_query_arguments(key)[-1] for key in self.request.query_arguments}
-        options = {key[4:]: text for key, text in query.items() if key.startswith("opt-")}
-        rest = query.keys() - {"server", "user", "next"} - {f"opt-{key}" for key in options}
-        return options, {key[:64]: f"is not read: a choice is written opt-{key[:64]}" for key in sorted(rest)}
 
     def others(self) -> list[tuple[str, str]]:
         """Return the link's query without the server."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from jupyterhub.utils import url_escape_path, url_path_join
 
-from ..choice import request, summary
+from ..choice import request, several, summary
 from ..choice.presets import Own, load_own, offered
 from ..session import admission, script
 from ..session.errors import SessionError
@@ -33,6 +33,7 @@ class Typed:
     errors: dict[str, str] = field(default_factory=dict)
     server_name: str = ""
     answer: Mapping[str, Any] = field(default_factory=dict)
+    several: Mapping[str, Sequence[str]] = field(default_factory=dict)  # in the section for several sessions
 
 
 #: JupyterHub renders the form again with the default server's spawner even when a named one was asked for, so what
@@ -42,6 +43,10 @@ typed: ContextVar[Typed | None] = ContextVar("snowyspawner_typed", default=None)
 
 #: The event that a start sets when its job is at Slurm; the form's handler, which began the start, waits for it.
 submitted: ContextVar[asyncio.Event | None] = ContextVar("snowyspawner_submitted", default=None)
+
+
+#: The sessions that the one which is being started belongs to.
+joined: ContextVar[several.Group | None] = ContextVar("snowyspawner_joined", default=None)
 
 
 class PrefillError(Exception):
@@ -120,12 +125,15 @@ class FormState:
             user_name=self.spawner.user.name,
             base_url=self.spawner.hub.base_url,
             answer=sent.answer,
+            named_servers=bool(self.spawner.user.allow_named_servers),
+            several=sent.several,
         )
 
     def prefill(self, options: Mapping[str, str], server_name: str) -> None:
         """Let the form of this HTTP request show *options*, and say what of them is not possible."""
         found = admission.review(self.spawner.life, options)
-        typed.set(Typed(summary.as_shown(options, found), found.errors, server_name))
+        whole = admission.several_of(self.spawner.life, options)
+        typed.set(Typed(summary.as_shown(options, found), (whole or found).errors, server_name))
 
     # -- what is kept ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.utils import maybe_future
 from tornado import web
@@ -35,6 +36,17 @@ async def delete_spawner(spawner: Any) -> None:
 def log_name(spawner: Any) -> str:
     """Return what JupyterHub's log calls this server: ``user:name``."""
     return str(spawner._log_name)
+
+
+class TokenHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
+    """A page that takes a token, as JupyterHub's API does; who has one needs neither cookie nor XSRF token."""
+
+    _accept_token_auth = True
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the request came with a token that is somebody's."""
+        return bool(getattr(self, "_token_authenticated", False))
 
 
 class PatientSpawnHandler(SpawnHandler):  # type: ignore[misc]  # jupyterhub has no types

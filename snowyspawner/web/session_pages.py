@@ -19,13 +19,14 @@ from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 
 from ..choice.request import load
+from ..choice.several import Group
 from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
 from ..session.record import Job
 from . import hub_private
 from .card import Card
 from .form_pages import find_user, free_name, in_use, remove_row
-from .form_state import Server
+from .form_state import Server, joined
 
 # Seconds that a POST waits for what it began, so that the page it leads to shows the outcome; it goes on without.
 _PATIENCE = 3.0
@@ -44,6 +45,7 @@ class Session(Server, Protocol):
     display_name: str
     pending: str | None
     attaches: bool
+    group: Group | None  # of those that were started together
 
     @property
     def job(self) -> Job | None:
@@ -92,21 +94,11 @@ def _finished(task: asyncio.Task[Any]) -> None:
         task.exception()  # it is in JupyterHub's log already
 
 
-class StopHandler(SessionHandler):
-    """Cancel a job that waits, stop a session that runs: this one, whether JupyterHub remembers it or not."""
+class EndingHandler(SessionHandler):
+    """Ends sessions."""
 
-    @web.authenticated
-    async def post(self, user_name: str, server_name: str | None = None) -> None:
-        """End it, and show the home page."""
-        await self._post(user_name=user_name, server_name=server_name or "")
-
-    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
-    async def _post(self, user_name: str, server_name: str) -> None:
-        spawner = self.session(user_name, server_name)
-        await self.begin(self._end(spawner))
-        self.go_on("home")
-
-    async def _end(self, spawner: Session) -> None:
+    async def end(self, spawner: Session) -> None:
+        """End what runs or waits there, whatever JupyterHub takes it for."""
         for _ in range(int(_CHECKED / 0.2)):
             if spawner.pending != "check":
                 break
@@ -130,7 +122,42 @@ class StopHandler(SessionHandler):
             await spawner.life.tasks.begin("stop", spawner.stop())
 
 
-class AgainHandler(SessionHandler):
+class StopHandler(EndingHandler):
+    """Cancel a job that waits, stop a session that runs: this one, whether JupyterHub remembers it or not."""
+
+    @web.authenticated
+    async def post(self, user_name: str, server_name: str | None = None) -> None:
+        """End it, and show the home page."""
+        await self._post(user_name=user_name, server_name=server_name or "")
+
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def _post(self, user_name: str, server_name: str) -> None:
+        spawner = self.session(user_name, server_name)
+        await self.begin(self.end(spawner))
+        self.go_on("home")
+
+
+class StartingHandler(SessionHandler):
+    """Starts servers, as JupyterHub's form does."""
+
+    async def spawn(self, spawner: Session, options: dict[str, Any] | None) -> None:
+        """Start the server with *options*; without any, go on with the job that waits for it."""
+        spawner.attaches = options is None
+        try:
+            await self.spawn_single_user(spawner.user, spawner.name, spawner.display_name, options=options)
+        except Exception:
+            # JupyterHub may have refused it before the spawner was asked: the next start is somebody's own.
+            spawner.attaches = False
+            raise
+
+    def fresh(self, user: Any, name: str, display_name: str) -> Session:
+        """Return the server's spawner, to be started; none that has failed before. Makes its row if there is none."""
+        spawner: Session = user.get_or_create_spawner(name, display_name, replace_failed=True)
+        hub_private.forget_failed_start(spawner)
+        return spawner
+
+
+class AgainHandler(StartingHandler):
     """Start again with the same choices, or go on waiting for a job that is there already."""
 
     @web.authenticated
@@ -162,22 +189,12 @@ class AgainHandler(SessionHandler):
 
     async def start(self, spawner: Session, options: dict[str, str] | None) -> None:
         """Start the server as JupyterHub's form does. What fails is on the page that comes next."""
-        user, name = spawner.user, spawner.name
-        spawner = user.get_or_create_spawner(name, spawner.display_name, replace_failed=True)
-        hub_private.forget_failed_start(spawner)
-        task = await self.begin(self._spawn(spawner, options), 1.0)
+        joined.set(spawner.group)  # it stays with those it was started with
+        spawner = self.fresh(spawner.user, spawner.name, spawner.display_name)
+        task = await self.begin(self.spawn(spawner, options), 1.0)
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):
             raise error  # too many at once, and the like: JupyterHub remembers no failure of these
-
-    async def _spawn(self, spawner: Session, options: dict[str, str] | None) -> None:
-        spawner.attaches = options is None
-        try:
-            await self.spawn_single_user(spawner.user, spawner.name, spawner.display_name, options=options)
-        except Exception:
-            # JupyterHub may have refused it before the spawner was asked: the next start is somebody's own.
-            spawner.attaches = False
-            raise
 
 
 class ResumeHandler(AgainHandler):

@@ -21,7 +21,7 @@ POOL: dict[str, tuple[str, ...]] = {
     "environment": ("tf-gpu", "tf-mkl", "tf-pip", "gone"),
     "image": ("container.sif", "missing.sif"),
     "partition": ("core", "node", "devcore", "devel"),
-    "cores": ("1", "4", "8", "15", "16", "17", "4096", " 4 ", ""),
+    "cores": ("1", "4", "8", "15", "16", "17", "4096", " 4 ", "", "1,4,8,16", " 8 , 17,16", "4,04", "17,18"),
     "gpu": ("none", "t4:1"),
     "time": ("0:59:00", "60", "61", "1:30", "2:00:00", "10-0", "10-1", "30-00:00:00", "31-0", "1-0:0:1", " 30 ", ""),
     "begin": ("", "now", "23:59"),
@@ -33,7 +33,7 @@ POOL: dict[str, tuple[str, ...]] = {
 UNREADABLE: dict[str, tuple[str, ...]] = {
     "environment": ("tf-none",),
     "partition": ("gpu", "core;rm"),
-    "cores": ("0", "4.5", "-1", "four", "99999"),
+    "cores": ("0", "4.5", "-1", "four", "99999", "1,,4", ",", "1,x", ",".join(map(str, range(17)))),
     "gpu": ("a100:1", "t4:x"),
     "time": ("0", "soon", "1:2:3:4", "-1", "UNLIMITED"),
     "begin": ("25:00", "2020-01-01T00:00", "yesterday"),

@@ -14,6 +14,7 @@ import pytest
 from ..hubs import Hub, until
 from ..people import Person
 from .test_session import MKL, queued
+from .test_sessions import press
 
 pytestmark = pytest.mark.cluster
 
@@ -111,6 +112,30 @@ async def test_a_waiting_job_of_another_version_s_hub_is_attached_to(
     assert queued(slurm, cluster, name) == [job["job_id"]]
     await own_hub.end(name)
     assert queued(slurm, cluster, name) == []
+
+
+async def test_sessions_that_were_started_together_stay_together(
+    own_hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Their hub is killed while they wait: the next one's home page has them under their title, to end together."""
+    name = users[0]
+    begin = datetime.fromtimestamp(time.time() + 900, cluster.site.zone).strftime("%Y-%m-%dT%H:%M")
+    await own_hub.call("POST", f"/hub/api/users/{name}")
+    choice = {**MKL, "partition": "core", "cores": [1, 2], "begin": begin}
+    status, answer = await own_hub.call("POST", f"/hub/snowy/several?user={name}", choice)
+    assert status == 201, answer
+    assert len(queued(slurm, cluster, name)) == 2
+    await own_hub.stop(signal.SIGKILL)
+    await own_hub.start()
+    group = {"id": answer["group"], "title": "tf-mkl on 1 and 2 cores"}
+    assert (await own_hub.state(name, "tf-mkl-2"))["group"] == group
+    async with Person(own_hub, name) as person:
+        async with person.session.get(f"{own_hub.url}/hub/home") as page:
+            text = await page.text()
+        assert text.count("tf-mkl on 1 and 2 cores</h2>") == 1
+        assert text.index("</h2>") < text.index("tf-mkl-1</h3>") < text.index("tf-mkl-2</h3>")
+        assert await press(person, f"stop-all/{name}/{answer['group']}") == 303
+    await until(lambda: queued(slurm, cluster, name) == [], 20, "the end of both")
 
 
 @pytest.fixture

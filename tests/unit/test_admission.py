@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from snowyspawner.choice.request import RequestError, SessionRequest
+from snowyspawner.choice.several import MOST
 from snowyspawner.session import admission
 from snowyspawner.session.errors import SessionError
 from snowyspawner.session.estimate import Limiter, TooOftenError, shared_estimator
@@ -111,6 +112,23 @@ async def test_what_a_person_has_too_much_of_is_refused(jobs: list[str], have: s
     assert refused.value.errors == {"partition": said}
     assert (await admission.admit(life, {"partition": "core"})).partition == "core"
     assert life.client.asked == ["accounts ann", "jobs devcore ann"]
+
+
+async def test_those_of_the_same_set_that_come_first_count(life: Any) -> None:
+    choice = await admission.read(life, QUICK)
+    await admission.check_room(life, choice, 60)
+    with pytest.raises(RequestError) as refused:
+        await admission.check_room(life, choice, before=["tf-mkl-1"])
+    said = "tf-mkl-1 comes first, and 1 at a time is allowed: choose core or node"
+    assert refused.value.errors == {"partition": said}
+    # Nobody has to be asked for that.
+    assert life.client.asked == ["accounts ann", "jobs devcore ann"]
+    await admission.check_room(life, await admission.read(life, {"partition": "core"}), before=["a"] * 20)
+
+
+async def test_a_set_of_sixteen_is_within_the_limit_of_starts(life: Any) -> None:
+    for _ in range(MOST):
+        await admission.admit(life, {})
 
 
 async def test_what_was_true_lately_is_good_enough_for_who_says_so(life: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from snowyspawner.choice.request import from_options
+from snowyspawner.choice.several import Group
 from snowyspawner.session import messages
 from snowyspawner.session.errors import SessionError
 from snowyspawner.session.lifecycle import Life
@@ -177,6 +178,37 @@ async def test_the_stamp_changes_with_what_is_shown(life: Life) -> None:
     assert card.card_of(life, "alice", pending="spawn").stamp == first
     with_job(life, "launching", node="s1")
     assert card.card_of(life, "alice", pending="spawn").stamp != first
+
+
+async def test_what_was_started_together_stands_together(life: Life) -> None:
+    """What runs or waits comes first; a group goes by any of its sessions, which are in the order of their numbers."""
+    life.attached = True
+    waits = card.card_of(with_job(life, "pending"), "alice", pending="spawn")
+    over = waits._replace(kind="ended", job_id="8")
+    one, two = Group(id="1" * 16, title="one"), Group(id="2" * 16, title="two")
+    names: list[tuple[str, card.Card, Group | None]] = [
+        ("", over, None),
+        ("b-1", over, two),
+        ("lab-2", waits, None),
+        ("a-16", over, one),
+        ("a-4", waits, one),
+        ("b-2", over, two),
+    ]
+    found = card.sections(names)
+    assert [(section.group, [name for name, _ in section.sessions]) for section in found] == [
+        (None, ["lab-2"]),
+        (one, ["a-4", "a-16"]),
+        (None, [""]),
+        (two, ["b-1", "b-2"]),
+    ]
+    assert [section.alive for section in found] == [True, True, False, False]
+    changed = card.sections([*names[:3], ("a-16", over._replace(job_id="9"), one), *names[4:]])
+    assert [before.stamp == after.stamp for before, after in zip(found, changed, strict=True)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,31 @@ def test_the_site_s_own_words_are_those_a_request_would_use(variant: Callable[..
     assert data["presets"]["mkl"]["time"] == "0:30:00"
 
 
+def test_the_section_for_several_sessions(snowy: Site) -> None:
+    """Only where people may have several; its fields are none of a session's, and show what was sent in them."""
+    assert "_cores" not in page(snowy).posted()
+    lists = {"cores": ["1,,4"], "environment": ["tf-pip"]}
+    errors = {"cores": "'1,,4' has a place without a value"}
+    html = render(snowy, values_of(snowy), errors, known=Known(named_servers=True, several=lists))
+    shown = Page(html)
+    (text,) = (given for tag, given in shown.tags if given.get("name") == "_cores")
+    boxes = {given["value"]: "checked" in given for _, given in shown.tags if given.get("name") == "_environment"}
+    assert (text["value"], text["aria-invalid"]) == ("1,,4", "true")
+    assert shown.texts["snowy-several-cores-error"] == errors["cores"]
+    assert boxes == {"tf-gpu": False, "tf-mkl": False, "tf-pip": True}
+    (fold,) = (given for _, given in shown.tags if given.get("id") == "snowy-several")
+    assert "open" in fold
+    (button,) = (given for _, given in shown.tags if given.get("id") == "snowy-several-go")
+    assert button["formaction"] == "/hub/snowy/several"
+    closed = Page(render(snowy, values_of(snowy), {}, known=Known(named_servers=True)))
+    assert "open" not in next(given for _, given in closed.tags if given.get("id") == "snowy-several")
+
+
+def test_a_list_in_a_field_is_remarked_on(snowy: Site) -> None:
+    shown = page(snowy, cores="1,4")
+    assert shown.texts["snowy-cores-remark"].startswith("Starts 2 sessions side by side")
+
+
 def test_a_remark_is_no_error(snowy: Site) -> None:
     shown = page(snowy, environment="tf-mkl")
     assert "tf-mkl makes no use of a GPU" in shown.texts["snowy-gpu-remark"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,12 +27,17 @@ OURS = {"_replace", "_asdict", "_apply"}
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Spawner, "_spawn_future"), (Spawner, "_log_name"), (User, "_delete_spawner")],
+    [
+        (Spawner, "_spawn_future"),
+        (Spawner, "_log_name"),
+        (User, "_delete_spawner"),
+        (BaseHandler, "_accept_token_auth"),
+    ],
     ids=lambda given: given if isinstance(given, str) else given.__name__,
 )
 def test_a_private_name_is_there(owner: type, name: str) -> None:
     assert hasattr(owner, name), f"JupyterHub {jupyterhub.__version__} has no {owner.__name__}.{name}"
-    assert f".{name}" in Path(hub_private.__file__).read_text()
+    assert re.search(rf"[. ]{name}\b", Path(hub_private.__file__).read_text())
 
 
 def test_jupyterhub_uses_them_as_we_do() -> None:
@@ -45,6 +51,8 @@ def test_jupyterhub_uses_them_as_we_do() -> None:
     assert list(inspect.signature(SpawnHandler._wrap_spawn_single_user).parameters) == list(ours), said
     assert inspect.getsource(SpawnHandler).count("await self._wrap_spawn_single_user(") >= 2, said
     assert isinstance(inspect.getattr_static(BaseHandler, "slow_spawn_timeout"), property), said
+    assert "_token_authenticated = True" in inspect.getsource(BaseHandler.get_current_user_token), said
+    assert "if self._accept_token_auth:" in inspect.getsource(BaseHandler.get_current_user), said
 
 
 def private_names(path: Path) -> set[str]:

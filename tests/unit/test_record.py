@@ -12,6 +12,7 @@ import pytest
 
 from snowyspawner.choice.presets import Own, load_own
 from snowyspawner.choice.request import load
+from snowyspawner.choice.several import load_group
 from snowyspawner.session.record import STATE_VERSION, Job, load_ended, load_job, new_job
 
 STATES = Path(__file__).with_name("states")
@@ -130,6 +131,10 @@ def test_the_recorded_state_of_each_version_can_be_read(version: int) -> None:
         if state["last"]:
             assert last is not None
             assert last.model_dump() == state["last"]
+        if state.get("group"):
+            group = load_group(state["group"])
+            assert group is not None
+            assert group.model_dump() == state["group"]
         if state.get("own"):
             assert own.model_dump() == {**state["own"], "version": own.version}
 
