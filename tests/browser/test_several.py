@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from ..cluster.test_session import queued
 from ..hubs import Hub, until
+from .conftest import shoot
 from .steps import barriers, choice, entry, settled, sign_in, unfold
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
@@ -69,6 +70,7 @@ async def test_four_sessions_one_refused_and_stop_all(
     await expect(page.locator("#snowy-share-line")).to_have_text(
         re.compile("^-n 1,2,4,17 -p core --gres=none -t 0:59:00 -b .* -- tf-mkl$")
     )
+    await shoot(page, "several")
     assert queued(slurm, cluster, name) == []
 
     # Back to the form, as it was meant, and here again.
@@ -84,6 +86,7 @@ async def test_four_sessions_one_refused_and_stop_all(
     group = page.get_by_role("region", name="tf-mkl on 1, 2, 4 and 17 cores")
     await expect(group.get_by_role("heading", level=3)).to_have_text(["tf-mkl-1", "tf-mkl-2", "tf-mkl-4"])
     await expect(group.get_by_role("link", name=re.compile("^Follow it"))).to_have_count(3)
+    await shoot(page, "home-several")
     await group.get_by_role("button", name="Stop all of").click()
     await expect(page.get_by_role("button", name="Remove all of")).to_be_visible(timeout=30_000)
     await until(lambda: queued(slurm, cluster, name) == [], 20, "the end of all")

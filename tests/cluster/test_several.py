@@ -266,7 +266,19 @@ async def test_a_list_in_the_form_is_confirmed_first(hub: Hub, users: list[str],
         async with visitor.session.post(hub.url + form.action, data={**form.values, "cores": "1,,2"}) as answer:
             assert answer.status == 400
             assert "has a place without a value" in Form(await answer.text()).errors["cores"]
-    assert len(queued(slurm, cluster, name)) == 2
+        assert len(queued(slurm, cluster, name)) == 2
+        # Started again, it stays with the other; started with other choices, it is by itself.
+        group = (await hub.state(name, "tf-mkl-1"))["group"]
+        for action in ("stop", "again"):
+            assert await press(visitor, f"{action}/{name}/tf-mkl-1") == 303
+        await hub.job(name, "tf-mkl-1")
+        assert (await hub.state(name, "tf-mkl-1"))["group"] == group
+        assert await press(visitor, f"stop/{name}/tf-mkl-1") == 303
+        status, answer = await hub.submit(name, {**later(cluster), "cores": 3}, "tf-mkl-1")
+        assert status in (201, 202), answer
+        await hub.job(name, "tf-mkl-1")
+        assert (await hub.state(name, "tf-mkl-1"))["group"] is None
+        assert (await hub.state(name, "tf-mkl-2"))["group"] == group
 
 
 async def test_a_link_with_a_list_shows_the_sessions_and_starts_none(
