@@ -128,7 +128,7 @@ def plan(options: Mapping[str, Any], site: Site, accounts: Sequence[str] | None 
         called = _name([_text(value) for value in combination], {session.name for session in sessions})
         shown = {name: _word(value) for name, value in chosen.items()}
         sessions.append(Planned(called, {**given, **chosen}, shown))
-    return Plan(_title(members), sessions, given, {name: [_text(value) for value in members[name]] for name in listed})
+    return Plan(title(sessions), sessions, given, {name: [_text(value) for value in members[name]] for name in listed})
 
 
 class Verdict(NamedTuple):
@@ -228,18 +228,18 @@ def _name(values: Sequence[str], taken: set[str]) -> str:
     return next(each for each in numbered if each not in taken)
 
 
-def _title(members: Mapping[str, Sequence[Any]]) -> str:
-    """Say what the sessions are: ``tf-mkl and tf-pip on 1, 4, 8 and 16 cores``."""
+def title(sessions: Sequence[Planned]) -> str:
+    """Say what the sessions are, one at least: ``tf-mkl and tf-pip on 1, 4, 8 and 16 cores``."""
     parts = []
-    for name, values in members.items():
-        words = [_word(value) for value in values]
+    for name in LISTS:
+        words = list(dict.fromkeys(session.values[name] for session in sessions))
         listed = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
         if FIELDS[name].kind == "number":
             unit = FIELDS[name].in_words
             listed = f"on {listed} {unit.removesuffix('s') if words == ['1'] else unit}"
         parts.append(listed)
-    title = " ".join(parts)
-    return title if len(title) <= _TITLE_LIMIT else title[: _TITLE_LIMIT - 1] + "…"
+    text = " ".join(parts)
+    return text if len(text) <= _TITLE_LIMIT else text[: _TITLE_LIMIT - 1] + "…"
 
 
 def _together(planned: Plan, said: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -122,15 +122,15 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
             else:
                 await self.show(options, {**errors, **rest}, status=400, lists=several.section(posted(self)))
             return
-        group = several.Group(id=self._group_id(), title=plan.title)
+        group_id = self._group_id()
         if confirmed:
-            outcomes = await self._start(plan, group)
+            outcomes = await self._start(plan, group_id)
         else:
-            outcomes = await self._look(plan, group.id, JOBS_FOR)
+            outcomes = await self._look(plan, group_id, JOBS_FOR)
         if self.wants_json:
-            self._reply(plan, group, outcomes, confirmed)
+            self._reply(plan, group_id, outcomes, confirmed)
         else:
-            await self._show(plan, group, outcomes, confirmed, rest)
+            await self._show(plan, group_id, outcomes, confirmed, rest)
 
     def _group_id(self) -> str:
         """Return what the page that asked has called these sessions, so that pressing twice starts them once."""
@@ -183,14 +183,18 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    async def _start(self, plan: several.Plan, group: several.Group) -> list[Outcome]:
+    async def _start(self, plan: several.Plan, group_id: str) -> list[Outcome]:
         """Start each session that can be; return what became of them, when all are at Slurm or refused."""
         user = self.spawner.user
         turn = _turns.setdefault(user.name, asyncio.Lock())
         async with turn:
-            outcomes = await self._look(plan, group.id, 0.0)
+            outcomes = await self._look(plan, group_id, 0.0)
             rows = set(user.orm_spawners)
-            wanted = [outcome for outcome in outcomes if outcome.possible and not outcome.started]
+            possible = [outcome for outcome in outcomes if outcome.possible]
+            wanted = [outcome for outcome in possible if not outcome.started]
+            # What is refused is no part of what the home page shows.
+            title = several.title([outcome.session for outcome in possible]) if possible else ""
+            group = several.Group(id=group_id, title=title)
             await asyncio.gather(*(self._start_one(outcome, group) for outcome in wanted))
             for outcome in wanted:
                 if not outcome.started and outcome.session.name not in rows:
@@ -229,13 +233,13 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
         requests = [outcome.request for outcome in outcomes if outcome.possible and outcome.request]
         return summary.total(requests, self.spawner.life.site)
 
-    def _reply(self, plan: several.Plan, group: several.Group, outcomes: Sequence[Outcome], confirmed: bool) -> None:
+    def _reply(self, plan: several.Plan, group_id: str, outcomes: Sequence[Outcome], confirmed: bool) -> None:
         user = self.spawner.user
         started = any(outcome.started for outcome in outcomes)
         refused = 429 if any(outcome.too_often for outcome in outcomes) else 409
         answer = {
             "title": plan.title,
-            "group": group.id if started else None,
+            "group": group_id if started else None,
             "cost": self._cost(outcomes),
             "sessions": [
                 {
@@ -255,7 +259,7 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
     async def _show(
         self,
         plan: several.Plan,
-        group: several.Group,
+        group_id: str,
         outcomes: Sequence[Outcome],
         confirmed: bool,
         rest: Mapping[str, str],
@@ -277,7 +281,7 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
             "snowy_several.html",
             for_user=user,
             title=plan.title,
-            group=group.id,
+            group=group_id,
             outcomes=outcomes,
             labels={name: each.label for name, each in FIELDS.items()},
             columns={name: FIELDS[name].label for name in several.LISTS},

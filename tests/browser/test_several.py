@@ -83,7 +83,7 @@ async def test_four_sessions_one_refused_and_stop_all(
     assert len(queued(slurm, cluster, name)) == 3
     await page.get_by_role("link", name="Your sessions").click()
 
-    group = page.get_by_role("region", name="tf-mkl on 1, 2, 4 and 17 cores")
+    group = page.get_by_role("region", name="tf-mkl on 1, 2 and 4 cores")
     await expect(group.get_by_role("heading", level=3)).to_have_text(["tf-mkl-1", "tf-mkl-2", "tf-mkl-4"])
     await expect(group.get_by_role("link", name=re.compile("^Follow it"))).to_have_count(3)
     await shoot(page, "home-several")
@@ -119,15 +119,17 @@ async def test_without_javascript(plain: Page, hub: Hub, users: list[str], clust
 
 
 async def test_axe_finds_no_barrier_on_the_way(themed: Page, hub: Hub, users: list[str], slurm: Any) -> None:
+    """Dark on a telephone, light on a large screen; nothing is wider than either."""
     page, found = themed, {}
+    dark = await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
 
     async def look(state: str) -> None:
         for width in (1280, 320):
             await page.set_viewport_size({"width": width, "height": 900})
-            if lines := await barriers(page):
-                found[f"{state}, {width} pixels"] = lines
             wide = await page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{state}: {wide} pixels wide on {width}"
+            if (width == 320) == dark and (lines := await barriers(page)):
+                found[state] = lines
         await page.set_viewport_size({"width": 1280, "height": 900})
 
     await sign_in(page, hub, users[0], "/hub/snowy?opt-environment=tf-mkl,tf-pip&opt-cores=1,17&opt-begin=23:59&x=1")

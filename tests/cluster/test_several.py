@@ -135,6 +135,7 @@ async def test_what_is_refused_holds_up_no_other(hub: Hub, users: list[str], clu
     assert await servers(hub, name) == {"tf-mkl-1"}
     job = (await hub.job(name, "tf-mkl-1"))["job_id"]
     assert queued(slurm, cluster, name) == [job]
+    assert (await hub.state(name, "tf-mkl-1"))["group"] == {"id": answer["group"], "title": "tf-mkl on 1 core"}
     # Now that job is there.
     status, answer = await several(hub, name, {**quick, "environment": "tf-pip", "cores": [1, 2]})
     assert status == 409
