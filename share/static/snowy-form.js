@@ -156,6 +156,19 @@
     showWhen("begin" in values);
   }
 
+  /** Put what a line has of several sessions into the section for them; where there is none, into the fields. */
+  function writeLists(lists) {
+    const fold = by("snowy-several");
+    for (const [field, given] of Object.entries(lists)) {
+      if (!fold) write({ [field]: given.join(",") });
+      for (const control of controls(`_${field}`)) {
+        if (control.type === "checkbox") control.checked = given.includes(control.value);
+        else control.value = given.join(",");
+      }
+      if (fold) fold.open = true;
+    }
+  }
+
   function make(tag, properties = {}, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
@@ -603,7 +616,9 @@
       const said = await ask(urls.line, { line: by("snowy-line").value });
       if (said.values) {
         write(said.values);
+        writeLists(said.lists ?? {});
         text = `Filled in: ${describe(changed())}`;
+        if (Object.keys(said.lists ?? {}).length) text += ". The sessions to compare are listed under Start several.";
       } else text = Object.values(said.errors ?? {}).join(". ");
       by("snowy-line").toggleAttribute("aria-invalid", false);
       if (!said.values) by("snowy-line").setAttribute("aria-invalid", "true");

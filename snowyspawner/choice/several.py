@@ -93,6 +93,17 @@ def section(form: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return {name: texts for name, texts in found.items() if texts}
 
 
+def parted(texts: Mapping[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return *texts* as the form's fields show them, the first value of a list, and what its section has of lists."""
+    values, lists = dict(texts), {}
+    for name, field in LISTS.items():
+        if field.is_list(texts.get(name)):
+            members = [member.strip() for member in texts[name].split(",")]
+            values[name] = members[0]
+            lists[name] = members if field.table else [",".join(members)]
+    return values, lists
+
+
 def means_several(options: Mapping[str, Any], site: Site) -> bool:
     """Tell whether *options*, of any kind, are a choice of several sessions: as they are, or by their line."""
     try:

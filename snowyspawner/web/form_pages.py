@@ -172,7 +172,7 @@ class ActionHandler(PageHandler):
             return
         errors = (self.whole or found).errors | answer.get("errors", {})
         above = {"title": self.title, "sentences": sentences(answer), **answer}
-        lists = several.section(posted(self))
+        lists = answer.get("lists") or several.section(posted(self))
         await self.show({**shown, **answer.get("values", {})}, errors, above, status, lists)
 
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
@@ -291,7 +291,8 @@ class LineHandler(ActionHandler):
         if not self.wants_json:
             self.whole = None
             found.errors.clear()
-        return 200, {"values": summary.as_shown(found.line, review), "errors": (whole or review).errors}
+        values, lists = several.parted(summary.as_shown(found.line, review))
+        return 200, {"values": values, "lists": lists, "errors": (whole or review).errors}
 
 
 class PresetHandler(ActionHandler):

@@ -133,7 +133,8 @@ class FormState:
         """Let the form of this HTTP request show *options*, and say what of them is not possible."""
         found = admission.review(self.spawner.life, options)
         whole = admission.several_of(self.spawner.life, options)
-        typed.set(Typed(summary.as_shown(options, found), (whole or found).errors, server_name))
+        values, lists = several.parted(summary.as_shown(options, found))
+        typed.set(Typed(values, (whole or found).errors, server_name, several=lists))
 
     # -- what is kept ------------------------------------------------------------------------------------------
 

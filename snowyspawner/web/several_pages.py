@@ -207,12 +207,17 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
         sent = Typed({})
         typed.set(sent)  # what is refused stands at its field
         joined.set(group)
+        start: asyncio.Future[None] | None = None
         try:
             spawner = self.fresh(user, name, name)
             start = await self.patiently(self.spawn(spawner, outcome.session.options))
             if start.done():
                 await start
             outcome.started = True
+        except asyncio.CancelledError:
+            if start is None or not start.cancelled():
+                raise
+            outcome.errors["start"] = "was cancelled"
         except web.HTTPError as error:  # a SessionError is one
             outcome.too_often = error.status_code == 429
             said = getattr(error, "jupyterhub_message", "") or error.log_message or error.reason or str(error)
@@ -274,9 +279,9 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
         if possible:
             accounts = admission.accounts(self.spawner.life)
             shared = {**summary.shared_options(possible[0], site, accounts), **plan.written}
-        firsts = {name: values[0] for name, values in plan.lists.items()}
-        section = [(f"_{name}", text) for name, text in self._section(plan)]
-        change = summary.link({**texts, **firsts}, base, free, about.get("user", ""))
+        values, lists = several.parted({**texts, **plan.written})
+        section = [(f"_{name}", text) for name, members in lists.items() for text in members]
+        change = summary.link(values, base, free, about.get("user", ""))
         page = await self.render_template(
             "snowy_several.html",
             for_user=user,
@@ -298,12 +303,6 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
         )
         self.set_header("Cache-Control", "no-store")
         self.finish(page)
-
-    @staticmethod
-    def _section(plan: several.Plan) -> list[tuple[str, str]]:
-        """Return what the form's section shows of the lists: a text, or a box for each value."""
-        boxes = [(name, value) for name, values in plan.lists.items() if FIELDS[name].table for value in values]
-        return boxes + [(name, text) for name, text in plan.written.items() if not FIELDS[name].table]
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong in JSON to who asks in JSON, as JupyterHub's API does."""

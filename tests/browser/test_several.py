@@ -56,7 +56,15 @@ async def test_four_sessions_one_refused_and_stop_all(
     await expect(remark).to_be_visible()
     await expect(page.locator("#snowy-bar-cost")).to_contain_text("3 cores")
     await entry(page, "cores").fill("4")
-    await page.get_by_text(FOLD).click()
+    # A line with lists fills in the section for them.
+    await page.get_by_text("Save as a card, or paste").click()
+    await page.get_by_label("A line as notebook.py took it").fill("-n 2,8 -p core --gres=none -- tf-mkl,tf-pip")
+    await page.get_by_role("button", name="Fill in").click()
+    await expect(page.get_by_label("Cores: a session for each")).to_have_value("2,8")
+    await expect(entry(page, "cores")).to_have_value("2")
+    for environment in ("tf-mkl", "tf-pip"):
+        await expect(page.get_by_role("checkbox", name=environment)).to_be_checked()
+    await page.get_by_role("checkbox", name="tf-pip").uncheck()
     await page.get_by_label("Cores: a session for each").fill("1, 2, 4, 17")
     await page.get_by_label("Cores: a session for each").press("Enter")
 

@@ -307,6 +307,10 @@ async def test_a_link_with_a_list_shows_the_sessions_and_starts_none(
         assert url.partition("?")[0] == f"{hub.url}/hub/snowy"
         assert (form.values["cores"], form.values["environment"], form.values["_cores"]) == ("1", "tf-mkl", "1,4")
         assert re.findall(r'name="_environment" value="([^"]*)" id="[^"]*" checked', page) == ["tf-mkl", "tf-pip"]
+        # What somebody wrote into the link is text.
+        _, page, _ = await visitor.get("/hub/snowy?opt-environment=%3Ci%3Ex,tf-mkl&opt-%3Cb%3Ex=1&%3Cu%3Ex=2")
+        assert "&lt;i&gt;x" in page
+        assert not re.search("<[ibu]>x", page)
         # By itself the address leads to the form.
         assert (await visitor.get(PATH))[2] == f"{hub.url}/hub/snowy"
     assert (await servers(hub, name), queued(slurm, cluster, name)) == (set(), [])
@@ -333,5 +337,10 @@ async def test_what_starts_one_session_says_where_several_are_started(
             assert answer["sentence"] == "This is said of one session at a time: choose one value for cores."
         _, answer = await visitor.ask("line", {"line": "-n 1,4 -- tf-mkl,tf-pip"})
         assert answer["errors"] == {}
-        assert (answer["values"]["cores"], answer["values"]["environment"]) == ("1,4", "tf-mkl,tf-pip")
+        assert (answer["values"]["cores"], answer["values"]["environment"]) == ("1", "tf-mkl")
+        assert answer["lists"] == {"environment": ["tf-mkl", "tf-pip"], "cores": ["1,4"]}
+        # JupyterHub's own address of the form, with a list.
+        _, page, _ = await visitor.get(f"/hub/spawn/{users[0]}?opt-environment=tf-mkl,tf-pip&opt-cores=1,4")
+        form = Form(page)
+        assert (form.values["cores"], form.values["environment"], form.values["_cores"]) == ("1", "tf-mkl", "1,4")
     assert queued(slurm, cluster, users[0]) == []

@@ -221,6 +221,18 @@ def test_the_form_s_section_goes_before_the_form_s_own_fields() -> None:
     assert several.sent({"_cores": ["8"], "cores": ["4"]}) == {"cores": "8"}
 
 
+def test_the_form_shows_the_first_of_a_list_and_all_in_its_section() -> None:
+    values, lists = several.parted({"cores": "1, 4", "environment": "tf-pip ,tf-mkl", "time": "60"})
+    assert values == {"cores": "1", "environment": "tf-pip", "time": "60"}
+    assert lists == {"environment": ["tf-pip", "tf-mkl"], "cores": ["1,4"]}
+    assert several.sent({name: [text] for name, text in values.items()} | {f"_{n}": t for n, t in lists.items()}) == {
+        "cores": "1,4",
+        "environment": "tf-pip,tf-mkl",
+        "time": "60",
+    }
+    assert several.parted({"cores": "4", "time": "1,2"}) == ({"cores": "4", "time": "1,2"}, {})
+
+
 def test_a_title_is_short_and_can_be_printed(snowy: Site) -> None:
     hostile = ["\x1b[31m" + "x" * 90, "\u202e", *(f"e{number}" * 20 for number in range(14))]
     title = several.plan({"environment": hostile}, snowy).title

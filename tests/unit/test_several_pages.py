@@ -85,6 +85,14 @@ async def test_one_that_is_refused_holds_up_no_other(
     assert joined.get() is None
 
 
+async def test_one_that_is_cancelled_meanwhile_holds_up_no_other(handler: Any, snowy: Site) -> None:
+    handler.raises["tf-gpu-2"] = asyncio.CancelledError
+    found = outcomes(snowy)
+    await asyncio.gather(*(handler._start_one(outcome, GROUP) for outcome in found))
+    assert [outcome.started for outcome in found] == [True, False, True]
+    assert found[1].errors == {"start": "was cancelled"}
+
+
 async def test_a_hub_without_named_servers_starts_none(
     handler: Any, snowy: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
