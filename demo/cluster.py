@@ -228,6 +228,8 @@ class Cluster:
             "python": "/usr/bin/python3",
             "slurm_conf": "",
             "prologue": f'export PATH="{apptainer.bin_directory()}:$PATH"\n',
+            # Projects' directories are the demo's own.
+            "courses": {key: f"{self.state}{path}" for key, path in site.courses.items()},
             # The projects that exist here may not look like the Site's.
             "accounts": {"pattern": "|".join([f"(?:{pattern})", *strange]) if strange else pattern},
             "images": {

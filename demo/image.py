@@ -24,9 +24,10 @@ from .progress import Progress
 
 RECIPE = Path(__file__).parent / "recipe"
 CONDA = PurePosixPath("/opt/conda")
-# python3-venv makes the environments, libstdc++6 is what pyzmq's wheel wants, procps has ps for the terminal in Lab.
-DEBIAN = ("python3-minimal", "python3-venv", "libstdc++6", "procps")
-PYTHON = ("jupyterhub>=6,<7", "jupyterlab>=4,<5", "ipykernel>=6")
+# python3-venv makes the environments, libstdc++6 is what pyzmq's wheel wants, procps has ps for the terminal in Lab,
+# git fetches a course's repository.
+DEBIAN = ("python3-minimal", "python3-venv", "libstdc++6", "procps", "git")
+PYTHON = ("jupyterhub>=6,<7", "jupyterlab>=4,<5", "ipykernel>=6", "nbgitpuller>=1.2")
 # jsonschema imports it if it is there, for a check of addresses that Jupyter never asks for: half of a server's start.
 SLOW_TO_IMPORT = ("rfc3987-syntax",)
 # Documentation in a container is dead weight, and a fifth of the unpacking.

@@ -6,9 +6,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import __version__, site
-from .choice import request, several, summary
+from .choice import course, request, several, summary
 from .session import as_person, script
 from .site.fields import FIELDS
 
@@ -19,8 +20,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    check = commands.add_parser("check", help="check a site file and say what is wrong in it")
+    check = commands.add_parser(
+        "check",
+        help="check a site file, or a course file, and say what is wrong in it",
+        description="Check a site file. With --course, check a course file as the hub of that site reads it: each "
+        "mistake is printed as FILE:LINE: KEY: VALUE: what is allowed.",
+    )
     check.set_defaults(run=_check)
+    check.add_argument("--course", default="", metavar="FILE", help="the course file to check")
+    check.add_argument("--site", default="", dest="course_site", help="the same as the site's name without --site")
+    check.add_argument(
+        "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
+    )
     show = commands.add_parser(
         "script",
         help="print the job script of a choice",
@@ -68,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return 1
+    except course.CourseError as error:
+        for mistake in error.mistakes:
+            print(f"{args.course}:{mistake}", file=sys.stderr)
+        return 1
     except site.SiteError as error:
         print(error, file=sys.stderr)
         return 1
@@ -76,11 +91,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> str:
-    the_site = site.load(args.site)
+    the_site = site.load(args.course_site or args.site)
+    if args.course:
+        return _check_course(args, the_site)
     if wrong := request.problems(the_site):
         raise site.SiteError("\n".join(f"{args.site}: {line}" for line in wrong))
     names = ", ".join(the_site.partitions)
     return f"{args.site}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
+
+
+def _check_course(args: argparse.Namespace, the_site: site.Site) -> str:
+    """Return what the cards of a course file would be. Raises `course.CourseError`."""
+    try:
+        with open(args.course, "rb") as file:
+            text = course.decoded(file.read(course.SIZE_LIMIT + 1))
+    except OSError as error:
+        raise course.CourseError([course.Mistake(1, "", "", f"cannot be read: {error.strerror}")]) from None
+    place = Path(args.course).resolve()
+    account = args.account or the_site.course_account(str(place)) or ""
+    found = course.parse(text, the_site, account)
+    if wrong := [mistake for exercise in found.exercises for mistake in exercise.mistakes]:
+        raise course.CourseError(list(dict.fromkeys(wrong)))
+    of = f" of {account}" if account else ""
+    lines = [f"{args.course}: {found.title}{of}: fine; {len(found.exercises)} cards"]
+    for exercise in found.exercises:
+        cost = summary.cost(request.from_options(exercise.options, the_site), the_site)
+        opens = f"; from {summary.say_moment(exercise.opens, the_site)}" if exercise.opens is not None else ""
+        closes = f"; until {summary.say_moment(exercise.closes, the_site)}" if exercise.closes is not None else ""
+        lines.append(f"  {exercise.title}: {cost}{opens}{closes}")
+    if the_site.course_account(str(place)) is None:
+        places = " or ".join(the_site.courses.values()) or "nowhere: its administrator has not set courses"
+        lines.append(f"  {the_site.display_name} looks for course files at {places}")
+    return "\n".join(lines) + "\n"
 
 
 def _script(args: argparse.Namespace) -> str:

@@ -19,7 +19,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from .choice import request, several
-from .session import admission, script, status
+from .session import admission, repository, script, status
 from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
@@ -27,7 +27,7 @@ from .session.record import Job, Phase, new_job
 from .session.stopping import stop_if_forgotten
 from .site import load_or_keep
 from .slurm.client import prefix_for
-from .web import card, hub_private, job_api
+from .web import card, form, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
 from .web import several_pages as several_pages  # and these
@@ -113,6 +113,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         # Not a coroutine: it must set the variable in the context of the request that renders the form again.
         def options_from_form(form_data: dict[str, list[str]]) -> dict[str, str]:
             options = request.from_form(form_data)
+            if key := next(iter(form_data.get(form.COURSE, [])), ""):
+                # Its card has a Start of its own: what it asks for counts, not what stands in the fields.
+                options = dict(self.form_state.of_course(key) or {**options, form.COURSE: key})
             typed.set(Typed(options, server_name=self.name))
             return options
 
@@ -144,6 +147,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         waiting = self.life.job if self.life.resumable else None
         options, replaces = {k: v for k, v in options.items() if k != "replace"}, options.get("replace")
         self.replaces, self.options = None, options
+        if form.COURSE in options:
+            gone = "this card is not there any more, or not yet to be started: look at the cards again"
+            raise _refusal(request.RequestError({"course": gone}))
         attaches, self.attaches = self.attaches, False
         if waiting:
             # JupyterHub has kept the new ones, and would start with them when nothing is chosen, also if refused here.
@@ -430,7 +436,8 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if not self.life.attached or job.job_id != job_id:
             return None
         self.life.claimed(job, node)
-        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()]}
+        fetch = repository.FETCH if self.choice and self.choice.repository else ""
+        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()], "fetch": fetch}
 
     async def serving(self, port: int, node: str) -> dict[str, Any] | None:
         """Note where the server answers; None as in `claimed`, and while Slurm has not said where the job runs.
@@ -479,10 +486,12 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     def get_env(self) -> dict[str, str]:
         """Return the server's environment, its token included: only ever sent in answer to a claim."""
         env: dict[str, str] = super().get_env()
-        if self.choice and self.choice.open:
+        if self.choice and (self.choice.open or self.choice.repository):
             env["JUPYTERHUB_DEFAULT_URL"] = self.choice.lab_path(self._root())
         else:
             env.setdefault("JUPYTERHUB_DEFAULT_URL", "/lab")
+        if self.choice and self.choice.repository:
+            env.update(repository.variables(self.choice, self._root()))
         # c.Spawner.environment may hold numbers; a process's environment is text.
         return {name: str(value) for name, value in env.items() if value is not None}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 import snowyspawner
+from snowyspawner.web import courses
 
 c = get_config()  # noqa: F821  JupyterHub defines it
 load_subconfig(str(Path(__file__).resolve().parent.parent / "demo" / "jupyterhub_config.py"))  # noqa: F821
@@ -51,11 +52,12 @@ snowyspawner.set_config(c)
 
 
 class HastySpawner(snowyspawner.SnowySpawner):
-    """Looks every few seconds at what is free, not every half minute: tests wait for that."""
+    """Looks every few seconds at what is free and at courses, not every half minute: tests wait for that."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.life.facts.live_for = 5.0
+        courses.known(self.life).fresh_for = 3.0
 
 
 c.JupyterHub.spawner_class = HastySpawner

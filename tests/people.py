@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import aiohttp
+import yaml
 from yarl import URL
 
 from .hubs import Hub, until
@@ -73,6 +76,52 @@ async def forgets_reservations(hub: Hub, name: str) -> None:
         await until(forgotten, 60, f"no reservation is offered to {name}", every=1)
 
 
+class Project:
+    """The directory of a project that everybody in the tests belongs to, with its course file."""
+
+    def __init__(self, cluster: Any, account: str = "") -> None:
+        self.account = account or cluster.site.accounts.default
+        self.place = cluster.state / "proj"
+        self.path = self.place / self.account
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in (self.place, self.path):
+            path.chmod(0o755)
+        self.file = self.path / "jupyter-course.yaml"
+
+    def put(self, course: Any, reader: str = "") -> None:
+        """Write the course file, for *reader* alone if one is named."""
+        self.file.write_text(course if isinstance(course, str) else yaml.safe_dump(course, sort_keys=False))
+        if reader:
+            shutil.chown(self.file, "root", reader)
+        self.file.chmod(0o640 if reader else 0o644)
+
+    async def remove(self, hub: Hub, *names: str) -> None:
+        """Remove it, and wait until the hub shows these people, whose sessions end, no card of it any more."""
+        shutil.rmtree(self.path)
+        for name in names:
+            _, model = await hub.call("GET", f"/hub/api/users/{name}?include_stopped_servers")
+            running = [(name, key) for key, its in model.get("servers", {}).items() if not its["stopped"]]
+            await hub.end_each(running)
+            async with Person(hub, name) as person:
+
+                async def forgotten(person: Person = person) -> bool:
+                    return not course_cards(await person.page())
+
+                await until(forgotten, 60, f"no card of a course is shown to {name}", every=1)
+
+
+def course_cards(html: str) -> dict[str, str]:
+    """Return the texts of courses' cards on a form's page: by their keys, or titles where nothing can be started."""
+    found = {}
+    for card in re.findall(r'<div class="snowy-card[ "].*?(?=<div class="snowy-card[ "]|</fieldset>)', html, re.S):
+        key = re.search(r'name="_course" value="([^"]*)"', card)
+        if key or "snowy-closed" in card:
+            text = " ".join(unescape(re.sub(r"<[^>]*>", " ", card)).split())
+            title = re.search(r'<span class="snowy-name">(.*?)</span>', card)
+            found[unescape(key[1]) if key else unescape(title[1] if title else "")] = text
+    return found
+
+
 class Person:
     """Somebody who is signed in. Use ``async with``."""
 
@@ -91,6 +140,12 @@ class Person:
 
     async def __aexit__(self, *_: Any) -> None:
         await self.session.close()
+
+    async def page(self) -> str:
+        """Open the spawn form; return its HTML."""
+        async with self.session.get(f"{self.hub.url}/hub/spawn/{self.name}") as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
 
     async def form(self, query: dict[str, str] | None = None, server: str = "") -> Form:
         """Open the spawn form, by a link with *query* if given."""

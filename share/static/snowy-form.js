@@ -384,8 +384,8 @@
   let own = null;
 
   function valuesOf(radio) {
-    const name = radio.value.replace(/^(site|own):/, "");
-    return (radio.value.startsWith("own:") ? data.own_presets : data.presets)?.[name];
+    const [kind, name] = [radio.value.split(":", 1)[0], radio.value.replace(/^(site|own|course):/, "")];
+    return { own: data.own_presets, course: data.of_courses, site: data.presets }[kind]?.[name];
   }
 
   function collectCards() {
@@ -394,6 +394,34 @@
       const wanted = radio.value && valuesOf(radio);
       if (wanted) cards.set(radio, wanted);
     }
+  }
+
+  /** A course's file was read, or has changed, since the page was sent: take the cards of the page as it is now. */
+  async function refreshCards(courses) {
+    if (courses === undefined || courses === data.courses) return;
+    data.courses = courses;
+    try {
+      const reply = await fetch(location.href, { credentials: "same-origin" });
+      const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+      const [now, here] = [page.getElementById("snowy-presets"), by("snowy-presets")];
+      const theirs = JSON.parse(page.getElementById("snowy-data")?.textContent || "{}");
+      if (!reply.ok || !now || !theirs.of_courses) return;
+      const focused = here?.contains(document.activeElement) ? document.activeElement.value : undefined;
+      data.of_courses = theirs.of_courses;
+      // The cards that one has saved meanwhile are in it, too.
+      data.own_presets = theirs.own_presets;
+      if (here) here.replaceWith(now);
+      else by("snowy-details").before(now);
+      sayDurations();
+      collectCards();
+      showCards(read());
+      if (focused !== undefined) [...now.querySelectorAll("input, button")].find((element) => element.value === focused)?.focus();
+      announce("There are new cards of your courses above.");
+    } catch { /* they come with the next page */ }
+  }
+
+  function sayDurations() {
+    for (const place of box.querySelectorAll("[data-duration]")) place.textContent = sayDuration(parseDuration(place.dataset.duration)) || place.textContent;
   }
 
   function showCards(values) {
@@ -472,6 +500,7 @@
       showFacts(said.facts, said.facts_age);
       showAccounts(said.accounts);
       showNote(said.slurm_note);
+      refreshCards(said.courses);
       show(touched ? said.errors ?? {} : { ...said.errors, ...sent }, said.remarks ?? {});
       by("snowy-begin-said").textContent = values.begin && said.said?.begin ? `= ${said.said.begin}` : "";
       form.dataset.state = "checked";
@@ -691,7 +720,7 @@
   document.documentElement.classList.add("snowy-has-js");
   // Without JavaScript these are sent with their button; Start is never to send them.
   for (const id of ["snowy-name", "snowy-line"]) by(id)?.removeAttribute("name");
-  for (const place of box.querySelectorAll("[data-duration]")) place.textContent = sayDuration(parseDuration(place.dataset.duration)) || place.textContent;
+  sayDurations();
   collectCards();
 
   const details = by("snowy-details");

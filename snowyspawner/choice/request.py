@@ -28,6 +28,13 @@ _BEGIN_SLACK = 120
 _BEGIN_LIMIT = 366 * 86400
 #: Characters that a value has at most.
 TEXT_LIMIT = 512
+# A closed alphabet, and no user name, query or fragment, so that a repository is never an option of git's, and has no
+# password in it. The last part is the name of its directory.
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
+_URL = rf"https://{_HOST}(/~?[A-Za-z0-9_][A-Za-z0-9_.+-]*)*/[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+_PATH = r"(/[A-Za-z0-9_][A-Za-z0-9_.,@+=:-]*)+"
+# Of what git-check-ref-format(1) allows.
+_BRANCH = r"(?!.*(\.\.|//|/\.|\.lock(/|$)))[A-Za-z0-9_]([A-Za-z0-9_./+-]{0,126}[A-Za-z0-9_+-])?"
 
 
 class RequestError(ValueError):
@@ -58,6 +65,7 @@ class SessionRequest(BaseModel):
     reservation: str = ""
     email_on_start: bool = False
     open: str = ""  # a path below the person's home
+    repository: str = ""  # URL or URL#BRANCH
 
     @property
     def time_limit(self) -> int:
@@ -70,8 +78,14 @@ class SessionRequest(BaseModel):
         *root* is the directory that JupyterLab shows, below the person's home (empty: that itself). What is not below
         it is looked for in it.
         """
-        path = self.open.removeprefix(f"{root.strip('/')}/") if root.strip("/") else self.open
+        path = self.open or self.directory
+        path = path.removeprefix(f"{root.strip('/')}/") if root.strip("/") else path
         return "/lab/tree/" + quote(path) if path and path.strip("/") != root.strip("/") else "/lab"
+
+    @property
+    def directory(self) -> str:
+        """The directory that the repository is fetched into, below what JupyterLab shows; empty without one."""
+        return repository_directory(self.repository)
 
     def options(self, site: Site) -> dict[str, str]:
         """Write the request as a person would: what the form shows and `from_options` reads."""
@@ -88,6 +102,11 @@ class SessionRequest(BaseModel):
         if field.kind == "begin":
             return _write_begin(value, site)
         return format_duration(value) if field.kind == "duration" else str(value)
+
+
+def repository_directory(repository: str) -> str:
+    """Return the name of the directory that git makes of a *repository* (URL or URL#BRANCH); empty without one."""
+    return repository.partition("#")[0].rstrip("/").rpartition("/")[2].removesuffix(".git")
 
 
 def load(stored: Any) -> SessionRequest:
@@ -380,6 +399,20 @@ class _Check:
         if text.startswith("/") or ".." in parts:
             self.errors[name] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
         return text
+
+    def read_repository(self, name: str, field: Field) -> str:
+        text = self.text(name)
+        where, mark, branch = text.partition("#")
+        where = where.rstrip("/")
+        below_project = re.fullmatch(_PATH, where, re.ASCII) and self.site.in_project(where)
+        if not text or name in self.errors:
+            return text
+        if not re.fullmatch(_URL, where, re.ASCII) and not below_project:
+            paths = ", or a path below a project's directory" if self.site.courses else ""
+            self.errors[name] = f"{_show(text)} is not a repository: write https://HOST/PATH, without ? and @{paths}"
+        elif mark and not re.fullmatch(_BRANCH, branch, re.ASCII):
+            self.errors[name] = f"{_show(branch)} is not the name of a branch"
+        return f"{where}{mark}{branch}"
 
     def read_gpu(self, name: str, field: Field) -> tuple[str, int]:
         text = self.text(name)

@@ -19,6 +19,7 @@ from typing import Literal, cast, get_args
 from weakref import WeakValueDictionary
 
 from ..site import Site
+from ..slurm import names
 from ..slurm.client import SlurmError, prefix_for
 from ..slurm.processes import starting
 
@@ -99,8 +100,9 @@ def showable(line: str) -> str:
 class Reader:
     """Reads as a person, on the hub's host.
 
-    Guarantees: it gets keys and job numbers, never a path; an answer within *timeout* seconds, or `NoAnswerError`;
-    one helper at a time for each person, and *at_once* of all: one that hangs keeps its place until it has ended.
+    Guarantees: it gets keys, job numbers and names of projects, never a path; an answer within *timeout* seconds, or
+    `NoAnswerError`; one helper at a time for each person, and *at_once* of all: one that hangs keeps its place until it
+    has ended.
     """
 
     def __init__(self, site: Site, timeout: float = TIMEOUT, at_once: int = AT_ONCE) -> None:
@@ -120,10 +122,16 @@ class Reader:
             return None
         return [showable(line) for line in text.rstrip().split("\n")] if text.strip() else []
 
-    async def course(self, key: str, account: pwd.struct_passwd) -> str:
-        """Return the course file that the Site calls *key* (at most 64 KiB). Raises `ReadError`, `KeyError`."""
-        self.site.courses[key]
-        return await self._ask(account, "course", key)
+    async def course(self, key: str, account: pwd.struct_passwd, project: str = "") -> str:
+        """Return the course file that the Site calls *key* (at most 64 KiB), *project*'s where there is one for each.
+
+        Raises `ReadError`, `KeyError`; `ValueError` for a project whose name cannot be part of a path.
+        """
+        if "{account}" not in self.site.courses[key]:
+            return await self._ask(account, "course", key)
+        if not re.fullmatch(names.ACCOUNT_IN_PATH, project, re.ASCII):
+            raise ValueError(f"{project!r} cannot be part of a path")
+        return await self._ask(account, "course", key, project)
 
     async def image(self, key: str, account: pwd.struct_passwd) -> Readable:
         """Tell whether this person may read the image *key*, as seen from the hub's host. Raises `KeyError`.

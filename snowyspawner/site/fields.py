@@ -20,7 +20,18 @@ from ..slurm.times import parse_duration
 #: How a value is read, written and drawn: a ``member`` is one of a table of the Site's, an ``account`` one of the
 #: person's, ``listed`` of a table of the Site's or empty; the others are what their names say.
 Kind = Literal[
-    "member", "listed", "account", "reservation", "gpu", "number", "memory", "duration", "begin", "flag", "path"
+    "member",
+    "listed",
+    "account",
+    "reservation",
+    "gpu",
+    "number",
+    "memory",
+    "duration",
+    "begin",
+    "flag",
+    "path",
+    "repository",
 ]
 #: What a number of cores can be at most, as Slurm counts CPUs of one node.
 MOST_CORES = 4096
@@ -195,6 +206,17 @@ class Choices(BaseModel):
             "software",
             "A file or folder below your home directory to open in JupyterLab. Empty: nothing.",
             word="what to open",
+            may_be_empty=True,
+        ),
+    ] = None
+    repository: Annotated[
+        str | None,  # URL or URL#BRANCH
+        Field(
+            "Repository",
+            "repository",
+            "software",
+            "A git repository to fetch into your home directory: https://HOST/PATH, and #BRANCH behind it if you like. "
+            "What you have changed in your copy stays.",
             may_be_empty=True,
         ),
     ] = None

@@ -82,6 +82,13 @@ def _pattern(value: str) -> str:
 # letter or digit, so that none is ever taken for an option.
 Name = Annotated[str, _matching(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", "letters, digits and _ . + -, at most 64 of them")]
 AbsolutePath = Annotated[str, _matching(r"/[A-Za-z0-9_.,@%+=:/-]*", "an absolute path without spaces or quotes")]
+CoursePath = Annotated[
+    str,
+    _matching(
+        r"(/(?!\.{1,2}(/|$))([A-Za-z0-9_.,@%+=:-]|\{account\})+)+",
+        "an absolute path without spaces, quotes and .., with {account} where the project's name belongs",
+    ),
+]
 OptionalName = Annotated[
     str,
     _matching(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,63})?", "empty, or letters, digits and _ . + -, at most 64 of them"),
@@ -248,7 +255,7 @@ class Site(_Model):
     accounts: Accounts = Accounts()
     defaults: Choices
     presets: dict[Name, Preset] = {}
-    courses: dict[Name, AbsolutePath] = {}  # course files, read as the person
+    courses: dict[Name, CoursePath] = {}  # course files, read as the person; {account}: one for each of their projects
 
     python: AbsolutePath = "/usr/bin/python3"  # on the nodes; 3.6 or newer
     login_shell: bool = False  # the script reads /etc/profile first, as a login does: for module and the like
@@ -371,6 +378,24 @@ class Site(_Model):
         wanted = set(() if gpu is None else self.find_gpus(gpu))
         fits = (key for key in meant if wanted.intersection(self.partitions[key].gpus))
         return next(fits, meant[0] if meant else "")
+
+    def course_account(self, path: str) -> str | None:
+        """Return the project whose course file *path* is, empty if it is no project's; None: it is no course file."""
+        for course in self.courses.values():
+            whose, places = f"({names.ACCOUNT_IN_PATH})", course.split("{account}")
+            first = whose.join(map(re.escape, places[:2]))
+            rest = "".join(rf"\1{re.escape(part)}" for part in places[2:])
+            if found := re.fullmatch(first + rest, path, re.ASCII):
+                return found[1] if len(places) > 1 else ""
+        return None
+
+    def in_project(self, path: str) -> bool:
+        """Tell whether *path* is below a project's directory: one that the Site looks for a course file in."""
+        for course in self.courses.values():
+            directory = re.escape(course.rpartition("/")[0]).replace(re.escape("{account}"), names.ACCOUNT_IN_PATH)
+            if directory and re.match(f"{directory}/.", path, re.ASCII):
+                return ".." not in path.split("/")
+        return False
 
     @property
     def port_range(self) -> tuple[int, int]:

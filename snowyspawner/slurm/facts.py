@@ -194,6 +194,10 @@ class Facts:
             return
         self._once(what, asking)
 
+    def asking(self, what: str) -> asyncio.Task[Any] | None:
+        """Return the task that asks for *what* now, if one does."""
+        return self._asking.get(what)
+
     async def _ask_live(self) -> None:
         try:
             nodes, waiting, reservations, hidden = await asyncio.gather(

@@ -21,6 +21,9 @@ PARTITION = r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,63}"
 #: ``+=`` and ``-=`` change lists (src/sacctmgr/common.c). Sites use ``@``, as in abc@v100.
 ACCOUNT = r"[A-Za-z0-9_][A-Za-z0-9_.+@:/-]{0,63}"
 
+#: The same where it becomes part of a path: no slash, and no dot in front.
+ACCOUNT_IN_PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,63}"
+
 #: A reservation: scontrol(1), ReservationName; commas part several.
 RESERVATION = r"[A-Za-z0-9_][A-Za-z0-9_.+@:/-]{0,63}"
 

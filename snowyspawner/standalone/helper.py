@@ -2,12 +2,13 @@
 """Reads, as one person, what the hub has to show to that person.
 
     snowyspawner-helper log JOBID     print the end of this job's log, at most 64 KiB, from a line's beginning
-    snowyspawner-helper course KEY    print a course file, at most 64 KiB
+    snowyspawner-helper course KEY    print a course file, at most 64 KiB; with a project, where its path has {account}
     snowyspawner-helper image KEY     print readable, missing, forbidden or unknown
 
-It takes job numbers and keys, never a path: the paths are in the table below, which `snowyspawner helper SITE` fills
-in and which is good for that Site as it was then. It runs as the person (sudo -u, setpriv), and so reads nothing that
-the person could not read. Standard library only, Python 3.6 or newer; nothing imports it.
+It takes job numbers, keys and names of projects, never a path: the paths are in the table below, which
+`snowyspawner helper SITE` fills in and which is good for that Site as it was then. It runs as the person (sudo -u,
+setpriv), and so reads nothing that the person could not read. Standard library only, Python 3.6 or newer; nothing
+imports it.
 
 Exit codes: 0 done; 10 usage, or a key that is not in the table; 11 there is no such file; 12 this person may not read
 it; 13 it is not what it should be (no file, somebody else's, too large); 14 it could not be read for another reason.
@@ -97,11 +98,19 @@ def log(job_id):
     return data
 
 
-def course(key):
-    """Return a course file. Raises Failure."""
+def course(key, account=""):
+    """Return a course file; where its path has {account}, that of the project *account*. Raises Failure."""
     path = look_up("courses", key)
+    if ("{account}" in path) != bool(account):
+        raise Failure(USAGE, "A project is named where the path has one, and nowhere else.")
+    if account:
+        # No slash, and no dot in front: it stays within its place in the path.
+        if not re.match(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,63}\Z", account):
+            raise Failure(USAGE, "That is not the name of a project.")
+        path = path.replace("{account}", account)
     try:
-        fd, _ = open_file(path)
+        # The file itself is no link. What leads to it may be: a disk's place is often one.
+        fd, _ = open_file(path, os.O_NOFOLLOW)
         data = read(fd, LIMIT + 1)
     except OSError as error:
         raise failure_of(error, path)
@@ -138,9 +147,9 @@ def main(words):
     """Do what *words* say; return the exit code."""
     signal.alarm(SECONDS)
     try:
-        if len(words) != 2 or words[0] not in VERBS:
-            raise Failure(USAGE, "Usage: snowyspawner-helper log JOBID | course KEY | image KEY")
-        data = VERBS[words[0]](words[1])
+        if (words[:1] != ["course"] and len(words) != 2) or len(words) not in (2, 3) or words[0] not in VERBS:
+            raise Failure(USAGE, "Usage: snowyspawner-helper log JOBID | course KEY [ACCOUNT] | image KEY")
+        data = VERBS[words[0]](*words[1:])
     except Failure as failure:
         print(str(failure), file=sys.stderr)
         return failure.code

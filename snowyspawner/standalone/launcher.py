@@ -90,7 +90,7 @@ if [ -x "$python" ]; then
   version=$("$python" -c 'import jupyterhub; print(jupyterhub.__version__)' 2>/dev/null)
   case $version in 0.*|1.*) die 75 "jupyterhub $version in the image is too old: 2.0 or newer is needed" ;; esac
 fi
-# A login shell, what Lab's terminals would start, runs the image's /etc/profile, and that sets PATH anew.
+# A login shell, Lab's own choice, runs the image's /etc/profile, which sets PATH anew.
 shell=$(command -v bash || echo /bin/sh)
 # The image may have a JUPYTER_PATH of its own.
 if [ -n "$data" ]; then JUPYTER_PATH=$data${JUPYTER_PATH:+:$JUPYTER_PATH}; export JUPYTER_PATH; fi
@@ -105,7 +105,7 @@ RUNTIME_FAILURES = (
     (IMAGE_UNREADABLE, r"not readable by the current user|permission denied"),
     (NO_SHELL, r"/bin/sh: no such file"),
 )
-# Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which says nothing like it.
+# Its first part, written in C, says "ERROR  : …" and ends with code 1 as a server may, which never says that.
 STARTER_FAILURE = re.compile(r"ERROR +: ")
 # The server's own configuration, beside the person's. Python's last garbage collection takes up to a second, which
 # delays every stop.
@@ -286,7 +286,8 @@ def server_command(spec, claim, runtime, scratch, data):
     """Return the argv that becomes the server: [runtime … image] /bin/sh -c INNER … jupyterhub-singleuser …"""
     image, environment = spec["image"], spec["environment"]
     base = environment["prefix"] if environment["kind"] == "prefix" else environment["conda"]
-    inner = ["-c", OUTER, "sh", INNER, "snowyspawner", environment["kind"], base, environment["name"]]
+    shell = INNER.replace("\nexec", claim.get("fetch", "") + "\nexec")
+    inner = ["-c", OUTER, "sh", shell, "snowyspawner", environment["kind"], base, environment["name"]]
     inner += [VENDORS[spec["gpu"]].devices if spec["gpu"] else "", data] + list(claim["cmd"])
     if image["runtime"] == "none":
         return ["/bin/sh"] + inner
@@ -389,8 +390,7 @@ class Server(object):
         finally:
             os.umask(previous)
         Server.current = self
-        self.reader = threading.Thread(target=self.copy)
-        self.reader.daemon = True
+        self.reader = threading.Thread(target=self.copy, daemon=True)
         self.reader.start()
 
     def copy(self):

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .._share import share_dir
+from ..choice.course import Card, version
 from ..choice.request import form_values, review, written
 from ..choice.rules import rules_of
 from ..choice.several import LISTS, MOST, means_several, verdict
@@ -23,6 +24,9 @@ from ..slurm.times import parse_duration, say_duration
 _UNREADABLE = "You may not read it at the moment, or it is not there: are you a member of its project?"
 _MOST_BUTTONS = 5
 _QUICK_TIMES = {"0:30:00": "30 min", "0:59:00": "59 min", "2:00:00": "2 h", "3:00:00": "3 h", "8:00:00": "8 h"}
+
+#: What the Start of a course's card sends: the card's key. It is no field of a session.
+COURSE = "_course"
 
 #: What the page asks for, below the hub's ``snowy/``; the link itself is ``snowy``.
 ACTIONS = ("check", "estimate", "script", "line", "preset", "several")
@@ -41,6 +45,7 @@ class Known:
     facts_age: float | None = None
     reservations: Sequence[Mapping[str, str]] = ()  # active, and this person's: name, sentence
     readable: Mapping[str, bool | None] = field(default_factory=dict)
+    courses: Mapping[str, Card] = field(default_factory=dict)  # of the person's courses, by what their buttons send
     own_presets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # name: values
     remembered: Sequence[str] = ()  # what of the last choice is not offered any more
     slurm_note: str = ""
@@ -72,7 +77,7 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
     choice = {name: text for name, text in values.items() if name in FIELDS}
     remarks = (verdict if means_several(choice, site) else review)(choice, site).remarks
     urls = addresses(known)
-    presets, own_presets = _presets(site, known), _own_presets(site, known)
+    presets, own_presets, of_courses = _presets(site, known), _own_presets(site, known), _of_courses(known)
     parts = _parts(site, values, errors, known)
     return {
         "site": site,
@@ -87,6 +92,8 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         "own_presets": own_presets,
         "several": _several(site, known) if known.named_servers else [],
         "several_open": any(known.several.values()),
+        "of_courses": of_courses,
+        "course_button": COURSE,
         "urls": urls,
         "snowy_link": lambda options: link(options, known.base_url, known.server_name, known.user_name),
         "snowy_static": lambda name: static_url(known.base_url, name),
@@ -106,6 +113,8 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
             "most": {"number": MOST_CORES, "memory": MOST_MEMORY},
             "presets": {preset["key"]: preset["values"] for preset in presets},
             "own_presets": {preset["key"]: preset["values"] for preset in own_presets},
+            "of_courses": {card["key"]: card["values"] for card in of_courses if card["values"]},
+            "courses": version(known.courses),
             "defaults": form_values(site, known.accounts or None),
             "time_zone": site.time_zone,
             "memory_per_core": site.memory_per_core,
@@ -231,6 +240,14 @@ class _Drawing:
     def path(self, name: str, field: Field) -> dict[str, Any]:
         return {"control": "entry", "placeholder": "course/lab1.ipynb"}
 
+    def repository(self, name: str, field: Field) -> dict[str, Any]:
+        return {
+            "control": "entry",
+            "placeholder": "https://github.com/ORGANISATION/COURSE",
+            "fold": "Fetch a git repository",
+            "open": bool(self.values.get(name) or name in self.errors),
+        }
+
 
 def _several(site: Site, known: Known) -> list[dict[str, Any]]:
     """Return what is drawn in the section for several sessions: boxes for members of a table, else a text field."""
@@ -276,6 +293,22 @@ def _presets(site: Site, known: Known) -> list[dict[str, Any]]:
             }
         )
     return presets
+
+
+def _of_courses(known: Known) -> list[dict[str, Any]]:
+    """Return the cards of courses; those that cannot be chosen have no values."""
+    return [
+        {
+            "key": key,
+            "display_name": card.title,
+            "description": card.description,
+            "values": card.values,
+            "facts": known.facts.get(card.values["partition"]) if card.values else None,
+            "remarks": card.remarks,
+            "when": card.when,
+        }
+        for key, card in known.courses.items()
+    ]
 
 
 def _own_presets(site: Site, known: Known) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from tornado.httputil import url_concat
 
 from .._share import share_dir
 from ..choice import request, several, summary
+from ..choice.course import version
 from ..choice.presets import checked_name
 from ..session import admission, script
 from ..session.errors import SessionError
@@ -32,12 +33,13 @@ from ..session.estimate import TooOftenError
 from ..session.record import Job, job_name
 from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
-from . import availability, dry_run, hub_private
+from . import availability, courses, dry_run, hub_private
 from .form_state import Server, Typed, submitted, typed
 
 _BODY_LIMIT = 64 * 1024
 _YEAR = 366 * 86400
 _PATIENCE = 10  # seconds that Start waits for Slurm
+_COURSE_PATIENCE = 1.0  # seconds that a check waits for a person's course files, the first time
 
 
 class StaticHandler(web.StaticFileHandler):
@@ -207,6 +209,7 @@ class CheckHandler(ActionHandler):
         """Say all that can be said without asking Slurm about this choice."""
         life = self.spawner.life
         availability.look_soon(life)
+        await courses.look(life, _COURSE_PATIENCE)
         site, accounts = life.site, admission.accounts(life)
         said = self.whole or found
         answer: dict[str, Any] = {
@@ -218,6 +221,7 @@ class CheckHandler(ActionHandler):
             "line": "",
             "link": "",
             "accounts": accounts,
+            "courses": version(courses.cards(life)),
             **availability.live(life),
         }
         requests = self.whole.requests if self.whole else [found.request] if found.request else []

@@ -21,7 +21,7 @@ from ..session.messages import Words
 from ..session.record import Job
 from ..site import Site
 from ..site.fields import FIELDS
-from . import availability
+from . import availability, courses
 from .form import Known, render
 
 
@@ -100,6 +100,7 @@ class FormState:
         """Return the form's HTML, with what this HTTP request brought, or else the last choice."""
         life = self.spawner.life
         availability.look_soon(life)
+        courses.look_soon(life)
         accounts = admission.accounts(life)
         values = request.form_values(self.site, accounts)
         sent = typed.get()
@@ -119,6 +120,7 @@ class FormState:
             accounts=accounts,
             reservations=availability.reservations(life, accounts),
             readable=availability.readable(life),
+            courses=courses.cards(life),
             own_presets=self.own.presets,
             remembered=remembered,
             server_name=sent.server_name,
@@ -128,6 +130,11 @@ class FormState:
             named_servers=bool(self.spawner.user.allow_named_servers),
             several=sent.several,
         )
+
+    def of_course(self, key: str) -> Mapping[str, str] | None:
+        """Return what the card *key* of a course asks for; None: there is no such card, or it cannot be chosen now."""
+        card = courses.cards(self.spawner.life).get(key)
+        return card.values if card else None
 
     def prefill(self, options: Mapping[str, str], server_name: str) -> None:
         """Let the form of this HTTP request show *options*, and say what of them is not possible."""

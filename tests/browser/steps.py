@@ -21,6 +21,7 @@ LABELS = {
     "account": "Project",
     "reservation": "Reservation",
     "open": "Open",
+    "repository": "Repository",
 }
 T4 = "1 \N{MULTIPLICATION SIGN} NVIDIA T4"
 GROUPS = ("environment", "image", "gpu", "partition")

@@ -43,7 +43,12 @@ AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebod
 def site(tmp_path: Path, variant: Callable[..., Site]) -> Site:
     """A Site whose paths are in the test's directory; no loaded one could have its logs there, not in the home."""
     made = variant(
-        courses={"ml": f"{tmp_path}/ml.yaml", "fifo": f"{tmp_path}/fifo", "folder": f"{tmp_path}/folder"},
+        courses={
+            "ml": f"{tmp_path}/ml.yaml",
+            "fifo": f"{tmp_path}/fifo",
+            "folder": f"{tmp_path}/folder",
+            "project": f"{tmp_path}/proj/{{account}}/course.yaml",
+        },
         images={
             "here": {"path": f"{tmp_path}/here.sif"},
             "gone": {"path": f"{tmp_path}/gone.sif"},
@@ -97,6 +102,20 @@ def run(site: Site) -> Callable[..., subprocess.CompletedProcess[bytes]]:
         ("course", "../ml"),
         ("course", "ml\n"),
         ("course", "here"),  # an image's
+        ("course", "ml", "g2021027"),  # which is no project's
+        ("course", "project"),  # whose?
+        ("course", "project", ""),
+        ("course", "project", "."),
+        ("course", "project", ".."),
+        ("course", "project", "../g2021027"),
+        ("course", "project", "a/b"),
+        ("course", "project", "-a"),
+        ("course", "project", "a b"),
+        ("course", "project", "a\n"),
+        ("course", "project", "å"),
+        ("course", "project", "x" * 65),
+        ("course", "project", "g2021027", "g2020014"),
+        ("image", "here", "g2021027"),
         ("image", "/etc/passwd"),
         ("image", "host"),  # has no path
         ("image", "nosuch"),
@@ -191,6 +210,29 @@ def test_a_course_file_is_printed_whole_or_not_at_all(run: Any, tmp_path: Path) 
     assert run("course", "fifo").returncode == run("course", "folder").returncode == helper.REFUSED
 
 
+@pytest.mark.parametrize("account", ["g2021027", "uppmax2023-2-11", "abc@v100", "sens_1+x:y"])
+def test_a_project_has_a_course_file_of_its_own(run: Any, tmp_path: Path, account: str) -> None:
+    file = tmp_path / "proj" / account / "course.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("title: x\n")
+    done = run("course", "project", account)
+    assert (done.returncode, done.stdout) == (0, b"title: x\n")
+    assert run("course", "project", "other").returncode == helper.MISSING
+
+
+def test_a_course_file_is_no_link(run: Any, tmp_path: Path) -> None:
+    """What leads to it may be one: a project's place on a disk often is."""
+    (tmp_path / "secret").write_text("secret\n")
+    (tmp_path / "ml.yaml").symlink_to("secret")
+    done = run("course", "ml")
+    assert (done.returncode, done.stdout) == (helper.REFUSED, b"")
+    assert done.stderr.decode() == f"{tmp_path}/ml.yaml is a symbolic link.\n"
+    (tmp_path / "disk" / "a").mkdir(parents=True)
+    (tmp_path / "disk" / "a" / "course.yaml").write_text("title: x\n")
+    (tmp_path / "proj").symlink_to("disk")
+    assert run("course", "project", "a").stdout == b"title: x\n"
+
+
 @pytest.mark.parametrize(
     ("key", "answer"),
     [("here", "readable"), ("folder", "readable"), ("gone", "missing"), ("through", "missing"), ("circle", "unknown")],
@@ -273,6 +315,11 @@ async def test_a_refusal_is_an_error_with_a_sentence(site: Site, tmp_path: Path)
         await reader.course("/etc/passwd", ME)
     with pytest.raises(KeyError):
         await reader.image("/etc/passwd", ME)
+    for project in ("", "../x", "a/b", "."):
+        with pytest.raises(ValueError, match="cannot be part of a path"):
+            await reader.course("project", ME, project)
+    with pytest.raises(NotThereError, match=r"/proj/g2021027/course\.yaml does not exist"):
+        await reader.course("project", ME, "g2021027")
     (tmp_path / "ml.yaml").write_bytes("å\n".encode() + b"\xff")
     assert await reader.course("ml", ME) == "å\n\ufffd"
 

@@ -76,6 +76,7 @@ def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[
         "reservation": "course_1",
         "email_on_start": "1",
         "open": "course",
+        "repository": "https://git.example/labs.git",
     }
     assert set(values) == set(FIELDS)
     arguments = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]

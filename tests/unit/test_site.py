@@ -517,7 +517,8 @@ def test_a_log_that_can_be_found_again_is_taken(variant: Callable[..., Site], lo
 
 
 def test_a_course_file_has_a_key_and_an_absolute_path(variant: Callable[..., Site]) -> None:
-    assert variant(courses={"ml-2021": "/proj/course/ml.yaml"}).courses == {"ml-2021": "/proj/course/ml.yaml"}
+    made = variant(courses={"course": None, "ml-2021": "/proj/course/ml.yaml"})
+    assert made.courses == {"ml-2021": "/proj/course/ml.yaml"}
     assert "site: courses.ml: 'ml.yaml': must be an absolute path" in mistakes(courses={"ml": "ml.yaml"})[0]
     assert "courses.a/b" in mistakes(courses={"a/b": "/a"})[0]
     assert "site: helper: 'helper': must be an absolute path" in mistakes(helper="helper")[0]
