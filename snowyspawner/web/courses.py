@@ -1,6 +1,6 @@
 """The cards of a person's courses, from memory: course files are read as the person, in the background.
 
-Guarantees: nobody waits for a file but who asks with patience; one look at a time for each person; a change is seen
+Guarantees: nobody waits for a file but who says how long; one look at a time for each person; a change is seen
 within `FRESH_FOR` seconds of somebody looking; what cannot be read for a reason that passes stays as it was.
 """
 
@@ -74,10 +74,9 @@ def look_soon(life: Life) -> None:
 
 
 async def look(life: Life, patience: float) -> None:
-    """The same, and wait *patience* seconds at most if nothing is known of this person yet."""
+    """The same, and if there is something to look at wait *patience* seconds at most for what is found."""
     look_soon(life)
-    asking = life.facts.asking(_about(life))
-    if asking and _user(life) not in known(life).found:
+    if asking := life.facts.asking(_about(life)):
         await asyncio.wait([asking], timeout=patience)
 
 

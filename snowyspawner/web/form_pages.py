@@ -39,7 +39,7 @@ from .form_state import Server, Typed, submitted, typed
 _BODY_LIMIT = 64 * 1024
 _YEAR = 366 * 86400
 _PATIENCE = 10  # seconds that Start waits for Slurm
-_COURSE_PATIENCE = 1.0  # seconds that a check waits for a person's course files, the first time
+_COURSE_PATIENCE = 1.0  # seconds that a check waits for a person's course files, if they are being read
 
 
 class StaticHandler(web.StaticFileHandler):

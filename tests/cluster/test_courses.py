@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import AsyncIterator
@@ -114,12 +115,12 @@ async def test_a_session_has_the_repository_or_says_why_not(hub: Hub, users: lis
     commit(project.path / "labs", {"lab1.txt": "Hello"})
     name = users[0]
     wanted = QUICK | {"partition": "core", "repository": str(project.path / "labs"), "open": "labs/lab1.txt"}
-    await hub.serve(name, wanted, "path")
+    away = wanted | {"repository": "https://127.0.0.1:9/course.git", "open": ""}
+    await asyncio.gather(hub.serve(name, wanted, "path"), hub.serve(name, away, "away"))
     found = json.loads(await hub.run(name, PRINT.format("open('labs/lab1.txt').read()"), "path"))
     assert found == ["/lab/tree/labs/lab1.txt", "Hello"]
     left = json.loads(await hub.run(name, PRINT.format("[n for n in os.environ if 'SNOWYSPAWNER' in n]"), "path"))
     assert left[1] == []
-    await hub.serve(name, wanted | {"repository": "https://127.0.0.1:9/course.git", "open": ""}, "away")
     page, note = json.loads(await hub.run(name, PRINT.format("open('course-not-fetched.txt').read()"), "away"))
     assert page == "/lab/tree/course-not-fetched.txt"
     assert note.startswith("The repository https://127.0.0.1:9/course.git was not fetched: ")

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from snowyspawner.choice.course import Card
 from snowyspawner.choice.request import form_values, from_form, from_options
 from snowyspawner.choice.rules import rules_of
 from snowyspawner.site import Site
 from snowyspawner.site.fields import FIELDS
-from snowyspawner.web.form import Known, render
+from snowyspawner.web.form import COURSE, Known, render, variables
 
 HOSTILE = "</select></option><script>alert('x')</script>\"'>{{ 7*7 }}"
 
@@ -335,3 +336,19 @@ def test_the_form_says_whom_to_turn_to(variant: Callable[..., Site], support: st
     links = [given["href"] for tag, given in shown.tags if tag == "a" and given.get("href") == href]
     assert links == ([href] if href else [])
     assert ("Support:" in render(variant(support=support), values_of(variant()), {})) == bool(href)
+
+
+def test_a_course_s_card_is_text_and_what_cannot_be_started_has_no_control(snowy: Site) -> None:
+    """Whoever may write to a project's directory wrote it."""
+    open_card = Card(HOSTILE, HOSTILE, values_of(snowy, cores="3"), (HOSTILE,), HOSTILE)
+    closed = Card(HOSTILE, HOSTILE, None, (HOSTILE,), HOSTILE)
+    cards = {f"{HOSTILE}/1": open_card, f"{HOSTILE}/2": closed}
+    html = render(snowy, values_of(snowy), {}, known=Known(courses=cards))
+    shown = Page(html)
+    assert shown.scripts() == SCRIPTS
+    assert html.count("alert(") == html.count("alert(&#39;x&#39;)") + html.count("alert(\\u0027x\\u0027)")
+    starts = [given for tag, given in shown.tags if tag == "button" and given.get("name") == COURSE]
+    assert [given["value"] for given in starts] == [f"{HOSTILE}/1"]
+    assert [value for value in shown.options["_preset"] if value.startswith("course:")] == [f"course:{HOSTILE}/1"]
+    data = variables(snowy, values_of(snowy), {}, Known(courses=cards))["data"]
+    assert data["of_courses"] == {f"{HOSTILE}/1": open_card.values}
