@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -108,6 +109,14 @@ def test_every_field_that_is_not_of_one_time_or_person_can_be_said() -> None:
     beside = {"title", "description", "branch", "valid_from", "valid_to"}
     assert set(ExerciseFile.model_fields) == set(CHOICES) | beside
     assert set(CourseFile.model_fields) == set(ExerciseFile.model_fields) | {"exercises"}
+
+
+def test_the_teacher_s_example_can_be_used(site: Site) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "teacher.md"
+    (example,) = re.findall(r"^```yaml\n(title: .*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    found = parse(example, site, ACCOUNT)
+    assert len(found.exercises) == 2
+    assert [exercise.mistakes for exercise in found.exercises] == [(), ()]
 
 
 @pytest.mark.parametrize("name", CourseFile.model_fields)
