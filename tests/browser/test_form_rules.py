@@ -28,6 +28,7 @@ POOL: dict[str, tuple[str, ...]] = {
     "account": ("g2021027", ""),
     "reservation": ("",),
     "open": ("", "course/lab1.ipynb"),
+    "repository": ("", "https://git.example/labs.git#v1"),
     "email_on_start": ("0", "1"),
 }
 UNREADABLE: dict[str, tuple[str, ...]] = {
@@ -40,6 +41,7 @@ UNREADABLE: dict[str, tuple[str, ...]] = {
     "account": ("nobody", "a b"),
     "reservation": ("a b", '"><script>'),
     "open": ("/etc/passwd", "../x"),
+    "repository": ("http://git.example/labs", "--upload-pack=id"),
 }
 
 

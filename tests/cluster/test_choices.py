@@ -41,12 +41,13 @@ FIELDS = [
     ({"environment": "tf-gpu", "image": "broken.sif"}, "-- tf-gpu broken.sif", {}),
     ({"email_on_start": "1"}, "--mail-type=BEGIN", {"MailType": "BEGIN"}),
     ({"open": "course/lab 1.ipynb"}, "", {}),
+    ({"repository": "https://git.example/labs.git#v1"}, "", {}),
 ]
 
 
-# sbatch has no flag for a path to open.
+# sbatch has no flag for a path to open, and none for a repository.
 CASES = [
-    pytest.param(way, *field, id=f"{way}: {field[1] or 'open'}")
+    pytest.param(way, *field, id=f"{way}: {field[1] or next(iter(field[0]))}")
     for field in FIELDS
     for way in ("form", "link", "rest", "line")
     if way != "line" or field[1]
@@ -85,7 +86,7 @@ async def test_each_field_reaches_slurm(
     base = {"environment": "tf-mkl", "partition": "core", "cores": "1", "gpu": "none", "begin": begin}
     # The form offers the last choice again, so that each case says everything.
     base = {**base, "image": "container.sif", "time": "0:59:00", "account": "g2021027", "reservation": ""}
-    full = {**base, "open": "", "email_on_start": "0", **choice}
+    full = {**base, "open": "", "repository": "", "email_on_start": "0", **choice}
     name = users[1]
     flags, _, words = line.partition("-- ") if line.startswith("-- ") else (line, "", "")
     start = f"-n 1 -p core --gres=gpu:t4:0 -b {begin} {flags} -- {words or 'tf-mkl'}"
@@ -99,7 +100,7 @@ async def test_each_field_reaches_slurm(
         "%Y-%m-%dT%H:%M:%S"
     )
     asked = {**job["request"], "gpu": f"{job['request']['gpu']}:1" if job["request"]["gpu"] else "none"}
-    for field in {"environment", "image", "open"} & choice.keys():
+    for field in {"environment", "image", "open", "repository"} & choice.keys():
         assert asked[field] == choice[field]
     assert ("TresPerNode" in seen) == (asked["gpu"] != "none")
 
