@@ -446,6 +446,10 @@ async def test_a_service_account_runs_what_was_installed(
     assert argv[0] == "-n"
     assert argv[2:] == ["-u", "somebody", "--", str(installed), "course", "ml"]
     assert (sudo.parent / "stdin").read_text() == ""
+    (tmp_path / "proj" / "g2021027").mkdir(parents=True)
+    (tmp_path / "proj" / "g2021027" / "course.yaml").write_text("a: 2\n")
+    assert await reader.course("project", SOMEBODY, "g2021027") == "a: 2\n"
+    assert (sudo.parent / "argv").read_text().split()[-4:] == [str(installed), "course", "project", "g2021027"]
     # A file of the hub's has no variable that sudo would have to allow.
     names = {line.partition("=")[0] for line in (sudo.parent / "env").read_text().splitlines()}
     assert names - {"_", "PWD", "SHLVL", "OLDPWD"} == {"PATH"}
