@@ -57,7 +57,7 @@ class HastySpawner(snowyspawner.SnowySpawner):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.life.facts.live_for = 5.0
-        courses.known(self.life).fresh_for = 3.0
+        courses.known(self.life).fresh_for = 1.5
 
 
 c.JupyterHub.spawner_class = HastySpawner
