@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     check.set_defaults(run=_check)
     check.add_argument("--course", default="", metavar="FILE", help="the course file to check")
-    check.add_argument("--site", default="", dest="course_site", help="the same as the site's name without --site")
+    check.add_argument(
+        "--site", default="", dest="course_site", metavar="SITE", help="the same as the site's name without --site"
+    )
     check.add_argument(
         "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
     )
@@ -113,15 +115,17 @@ def _check_course(args: argparse.Namespace, the_site: site.Site) -> str:
     if wrong := [mistake for exercise in found.exercises for mistake in exercise.mistakes]:
         raise course.CourseError(list(dict.fromkeys(wrong)))
     of = f" of {account}" if account else ""
-    lines = [f"{args.course}: {found.title}{of}: fine; {len(found.exercises)} cards"]
+    count = len(found.exercises)
+    lines = [f"{args.course}: {found.title}{of}: fine; {count} card{'' if count == 1 else 's'}"]
     for exercise in found.exercises:
         cost = summary.cost(request.from_options(exercise.options, the_site), the_site)
         opens = f"; from {summary.say_moment(exercise.opens, the_site)}" if exercise.opens is not None else ""
         closes = f"; until {summary.say_moment(exercise.closes, the_site)}" if exercise.closes is not None else ""
         lines.append(f"  {exercise.title}: {cost}{opens}{closes}")
     if the_site.course_account(str(place)) is None:
-        places = " or ".join(the_site.courses.values()) or "nowhere: its administrator has not set courses"
-        lines.append(f"  {the_site.display_name} looks for course files at {places}")
+        places = " or ".join(the_site.courses.values())
+        where = f"looks for course files at {places}" if places else "reads no course files: its site has no courses"
+        lines.append(f"  {the_site.display_name} {where}")
     return "\n".join(lines) + "\n"
 
 

@@ -410,6 +410,14 @@ def test_check_says_where_the_site_looks(tmp_path: Path, site_file: Path, capsys
     )
 
 
+def test_check_says_that_the_site_reads_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, site_file = tmp_path / "course.yaml", tmp_path / "site.yaml"
+    file.write_text("title: x\n")
+    site_file.write_text("extends: snowy\ncourses: null\n")
+    assert main(["check", "--course", str(file), str(site_file)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  Snowy reads no course files: its site has no courses"
+
+
 def test_check_says_what_each_exercise_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "course.yaml"
     file.write_text("title: x\ncores: 99\nexercises:\n- title: y\n- title: z\n  time: soon\n")
