@@ -34,6 +34,7 @@ from ..session.record import Job, job_name
 from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
 from . import availability, courses, dry_run, hub_private
+from .form import COURSE
 from .form_state import Server, Typed, submitted, typed
 
 _BODY_LIMIT = 64 * 1024
@@ -379,9 +380,11 @@ class FormHandler(PatientHandler, hub_private.PatientSpawnHandler):
 
     def _means_several(self, user_name: str | None) -> bool:
         user = find_user(self, user_name) if user_name and self.current_user else self.current_user
-        if user is None or not hasattr(user.spawner, "life"):
+        fields = posted(self)
+        # A course's own Start is for its choice, whatever else stands in the form.
+        if user is None or not hasattr(user.spawner, "life") or COURSE in fields:
             return False
-        return several.means_several(several.sent(posted(self)), user.spawner.life.site)
+        return several.means_several(several.sent(fields), user.spawner.life.site)
 
     @asynccontextmanager
     async def _leaving_nothing(self, user_name: str | None, server_name: str | None) -> AsyncIterator[None]:

@@ -69,7 +69,8 @@ async def test_a_course_s_reservation_is_used_while_it_is_active(
             return said not in await card()
 
         await until(used, 30, "the card uses the reservation", every=1)
-        status, back = await person.send(await person.form(), _course=key, cores="16", reservation="", time="nonsense")
+        typed = {"cores": "1,4", "reservation": "", "time": "nonsense"}
+        status, back = await person.send(await person.form(), _course=key, **typed)
         assert status == 302, back.errors
         job = (await hub.job(name))["job_id"]
         shown = slurm(*control, "show", "job", job)
