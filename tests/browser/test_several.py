@@ -87,7 +87,7 @@ async def test_four_sessions_one_refused_and_stop_all(
     await expect(entry(page, "cores")).to_have_value("1")
     await page.get_by_role("button", name="Start several …").click()
     await page.get_by_role("button", name="Start 3 sessions").click()
-    await expect(page.get_by_role("status").first).to_have_text("3 of 4 are started; the others were refused.")
+    await expect(page.get_by_role("status").first).to_have_text("3 of 4 have been started; the others were refused.")
     assert len(queued(slurm, cluster, name)) == 3
     await page.get_by_role("link", name="Your sessions").click()
 
@@ -116,7 +116,7 @@ async def test_without_javascript(plain: Page, hub: Hub, users: list[str], clust
     await expect(page.get_by_role("checkbox", name="tf-pip")).to_be_checked()
     await page.get_by_role("button", name="Start", exact=True).click()
     await page.get_by_role("button", name="Start 2 sessions").click()
-    await expect(page.get_by_role("status").first).to_have_text("All of them are started.")
+    await expect(page.get_by_role("status").first).to_have_text("All of them have been started.")
     await page.get_by_role("link", name="tf-pip-2").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Your session is on its way: tf-pip-2")
     assert len(queued(slurm, cluster, name)) == 2
@@ -144,7 +144,7 @@ async def test_axe_finds_no_barrier_on_the_way(themed: Page, hub: Hub, users: li
     await page.get_by_text("As a link or a line").click()
     await look("asked")
     await page.get_by_role("button", name="Start 2 sessions").click()
-    await expect(page.get_by_role("status").first).to_contain_text("2 of 4 are started")
+    await expect(page.get_by_role("status").first).to_contain_text("2 of 4 have been started")
     await look("started")
     await page.get_by_role("link", name="Your sessions").click()
     await expect(page.get_by_role("button", name="Stop all")).to_be_visible()

@@ -255,7 +255,7 @@ async def test_a_list_in_the_form_is_confirmed_first(hub: Hub, users: list[str],
             await visitor.session.post(hub.url + page.action, data=page.values),
         ]:
             _, text = await read(visitor, answer)
-            assert "2 of 3 are started" in text
+            assert "2 of 3 have been started" in text
             assert "runs or waits already" not in text
         assert len(queued(slurm, cluster, name)) == 2
         # Another confirmation of the same is about other sessions.
