@@ -104,7 +104,8 @@ class Hub:
 
     def _process(self, log: int) -> subprocess.Popen[bytes] | preloaded.Process:
         env = self.environment()
-        if self.preloaded and not self.measured:
+        # LD_PRELOAD is read when a process starts; a forked one would be without the library.
+        if self.preloaded and not self.measured and "LD_PRELOAD" not in env:
             return preloaded.start_hub(self.arguments, env, self.directory, log)
         return subprocess.Popen(
             self.command,
