@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from demo.commands import open_umask
+
 GIT = ["git", "-c", "user.name=Teacher", "-c", "user.email=teacher@example.org", "-c", "init.defaultBranch=main"]
 
 
 def commit(work: Path, files: dict[str, str], message: str = "More") -> None:
-    """Put *files* into the repository whose work tree is *work*; the first time, make it."""
-    if not (work / ".git").exists():
-        work.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*GIT, "init", "-q"], cwd=work, check=True)
-    for name, text in files.items():
-        (work / name).write_text(text)
-    for words in (["add", "."], ["commit", "-qm", message]):
-        subprocess.run([*GIT, *words], cwd=work, check=True)
+    """Put *files* into the repository whose work tree is *work*; the first time, make it. Everybody may read it."""
+    with open_umask():
+        if not (work / ".git").exists():
+            work.mkdir(parents=True, exist_ok=True)
+            subprocess.run([*GIT, "init", "-q"], cwd=work, check=True)
+        for name, text in files.items():
+            (work / name).write_text(text)
+        for words in (["add", "."], ["commit", "-qm", message]):
+            subprocess.run([*GIT, *words], cwd=work, check=True)
 
 
 def certificate(directory: Path) -> Path:
