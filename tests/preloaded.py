@@ -44,8 +44,8 @@ _servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 class Process:
     """What `subprocess.Popen` has for a hub, of a process that is not our child."""
 
-    def __init__(self, pid: int, pidfd: int) -> None:
-        self.pid, self._pidfd = pid, pidfd
+    def __init__(self, pid: int, pidfd: int, covered: bool) -> None:
+        self.pid, self._pidfd, self._covered = pid, pidfd, covered
 
     def poll(self) -> int | None:
         """Return None while it runs, then 0: nobody has asked for its exit code."""
@@ -63,13 +63,16 @@ class Process:
         return bool(poll.poll(timeout * 1000))
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it is still there."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
+        """Send it a signal, if it is still there. Before SIGKILL it writes down what has been covered; see `_cover`."""
+        self._send(signal.SIGUSR2 if number == signal.SIGKILL and self._covered else number)
 
     def kill(self) -> None:
         """End it at once."""
-        self.send_signal(signal.SIGKILL)
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def __del__(self) -> None:
         os.close(self._pidfd)
@@ -86,7 +89,7 @@ def start_hub(argv: list[str], env: Mapping[str, str], directory: Path, log: int
     order = {"argv": argv, "env": dict(env), "directory": str(directory), "umask": umask}
     socket.send_fds(server, [json.dumps(order).encode()], [log])
     answer, descriptors, *_ = socket.recv_fds(server, 64, 1)
-    return Process(int(answer), descriptors[0])
+    return Process(int(answer), descriptors[0], any(name.startswith("COVERAGE_PROCESS") for name in env))
 
 
 def _serve(env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -152,10 +155,22 @@ def _become(order: dict, log: int) -> None:
     time.tzset()
 
 
+def _cover() -> None:
+    import coverage
+
+    if measured := coverage.process_startup():
+
+        def kill(*_: object) -> None:
+            # As SIGKILL at this moment: the hub does nothing more. What its tests have covered would be lost.
+            measured.save()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        signal.signal(signal.SIGUSR2, kill)
+
+
 if __name__ == "__main__":
     main()
-    import coverage
     from jupyterhub.app import JupyterHub
 
-    coverage.process_startup()
+    _cover()
     JupyterHub.launch_instance()
