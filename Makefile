@@ -4,16 +4,13 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-STARTED := $(or $(STARTED),$(shell date +%s.%N))
+STARTED := $(shell date +%s.%N)
 DEMO := $(BIN)/python -m demo
 # Daemons and accounts need root: `as-root` is sudo with what pip and npm need, or nothing when we are root.
 AS_ROOT := $(DEMO) as-root --
 TESTS := $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto
 # More for pytest: make test TEST_ARGS="-k form"
 TEST_ARGS ?=
-
-# STARTED is the first make's: a make that it starts goes on counting.
-export STARTED
 
 .PHONY: help demo demo-down demo-status image debian-packages test test-quick test-unit test-cluster test-browser test-course test-one test-down lint docs clean
 
@@ -34,7 +31,7 @@ image: .venv/ready  ## the course's container, with TensorFlow; a part: make ima
 
 test: .venv/bin/python  ## everything: lint, types, and all tests (real Slurm, containers, a browser), with coverage
 	@# Python's packages and Debian's at the same time: a minute each on a bare machine.
-	@$(MAKE) --no-print-directory -j2 lint debian-packages
+	@$(MAKE) --no-print-directory -j2 STARTED=$(STARTED) lint debian-packages
 	@$(AS_ROOT) $(TESTS) --cov $(TEST_ARGS)
 
 test-quick: .venv/ready lint  ## the same without the browser and the slow tests

@@ -47,9 +47,10 @@ def copy_dependencies(site_packages: Path) -> None:
     wanted = _requirements(wheel, set())
     while wanted:
         requirement = wanted.pop()
-        if requirement.name in copied:
+        asked = " ".join([requirement.name, *sorted(requirement.extras)])
+        if asked in copied:
             continue
-        copied.add(requirement.name)
+        copied.add(asked)
         found = distribution(requirement.name)
         wanted += _requirements(found, requirement.extras)
         for file in found.files or ():

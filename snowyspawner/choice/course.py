@@ -57,8 +57,9 @@ class Mistake(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The same for a page."""
-        return f"Line {': '.join(filter(None, [str(self.line), self.key, self.value, self.allowed]))}."
+        """The same for a page. What is allowed may begin with the value."""
+        value = "" if self.allowed.startswith(self.value) else self.value
+        return f"Line {': '.join(filter(None, [str(self.line), self.key, value, self.allowed]))}."
 
 
 class CourseError(ValueError):
@@ -341,7 +342,7 @@ class _Reader:
             # A key without a value and null are the same as an empty text.
             return "" if event.style is None and event.value in ("~", "null") else event.value
         if len(path) >= _DEPTH_LIMIT:
-            self.refuse(line, path, "tables and lists are nested too deeply")
+            self.refuse(line, path, f"there are more than {_DEPTH_LIMIT} levels of tables and lists")
         return (self._list if isinstance(event, yaml.SequenceStartEvent) else self._table)(path, events)
 
     def _list(self, path: _Path, events: Iterator[Any]) -> list[Any]:
@@ -406,7 +407,9 @@ def _card(
     shown = Card(exercise.title, exercise.description)
     if exercise.mistakes:
         said = tuple(mistake.sentence for mistake in exercise.mistakes)
-        return Card(shown.title, shown.description, remarks=("The course file has a mistake.", *said))
+        return Card(
+            shown.title, shown.description, remarks=("The course file has a mistake: tell your teacher.", *said)
+        )
     if exercise.opens is not None and now < exercise.opens:
         return Card(shown.title, shown.description, when=f"From {say_moment(exercise.opens, site)}.")
     options, remarks = dict(exercise.options), []
@@ -423,7 +426,7 @@ def _card(
 
 
 def card_of_mistakes(mistakes: Sequence[Mistake], account: str = "") -> Card:
-    """Return the card of a file that cannot be used, so that whoever wrote it learns of it."""
+    """Return the card of a file that cannot be used, so that its author sees what is wrong."""
     whose = f"The course file of {account}" if account else "A course file"
     first, *others = [mistake.sentence for mistake in mistakes] or ["It cannot be read."]
     more = f"{len(others)} more: snowyspawner check --course has them all." if others else ""

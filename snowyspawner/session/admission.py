@@ -78,12 +78,11 @@ async def check_room(life: Life, choice: request.SessionRequest, age: float = 0.
     most = life.site.partitions[choice.partition].max_jobs
     if most is None:
         return
-    others = [name for name, other in life.site.partitions.items() if other.max_jobs is None]
+    others = " or ".join(name for name, other in life.site.partitions.items() if other.max_jobs is None)
+    rule = f"this partition takes only {most} at a time"
     if len(before) >= most:
-        remedy = f": choose {' or '.join(others)}" if others else ""
-        raise request.RequestError(
-            {"partition": f"{_few(before)} comes first, and {most} at a time is allowed{remedy}"}
-        )
+        remedy = f": choose {others}" if others else ""
+        raise request.RequestError({"partition": f"{_few(before)} comes first, and {rule}{remedy}"})
     user = await life.slurm_name()
     name = life.site.slurm_partition(choice.partition)
     try:
@@ -93,9 +92,9 @@ async def check_room(life: Life, choice: request.SessionRequest, age: float = 0.
         life.log.warning("Cannot count the jobs of %s: %s", user, error)
         return
     if len(jobs) + len(before) >= most:
-        remedy = f", or choose {' or '.join(others)}" if others else ""
-        have = f"job {_few(jobs)} is" if len(jobs) == 1 else f"jobs {_few(jobs)} are"
-        text = f"{have} there already, and {most} at a time is allowed: stop it first{remedy}"
+        remedy = f", or choose {others}" if others else ""
+        have, which = (f"job {_few(jobs)} is", "it") if len(jobs) == 1 else (f"jobs {_few(jobs)} are", "them")
+        text = f"{have} already waiting or running, and {rule}: stop {which} first{remedy}"
         raise request.RequestError({"partition": text})
 
 

@@ -33,7 +33,9 @@ fetch_repository() {
       failed= JUPYTERHUB_DEFAULT_URL=$SNOWYSPAWNER_PULL
     fi
   elif [ -e "$directory/.git" ]; then
-    if said=$(careful 30 $git -C "$directory" pull -q --ff-only --no-recurse-submodules --upload-pack "$pack"); then
+    if [ "$($git -C "$directory" config --get remote.origin.url)" != "$where" ]; then
+      said="$directory is a copy of another repository"
+    elif said=$(careful 30 $git -C "$directory" pull -q --ff-only --no-recurse-submodules --upload-pack "$pack"); then
       failed=
     fi
   elif [ -e "$directory" ]; then

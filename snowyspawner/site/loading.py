@@ -103,7 +103,7 @@ def _read(
         except yaml.YAMLError as error:
             raise SiteError(f"{label}: is not YAML: {error}") from None
         except RecursionError:
-            raise SiteError(f"{label}: tables and lists are nested too deeply") from None
+            raise SiteError(f"{label}: there are too many levels of tables and lists") from None
         except ValueError as error:
             raise SiteError(f"{label}: {error}") from None
         if not isinstance(raw, dict):

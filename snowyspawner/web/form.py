@@ -45,7 +45,9 @@ class Known:
     facts_age: float | None = None
     reservations: Sequence[Mapping[str, str]] = ()  # active, and this person's: name, sentence
     readable: Mapping[str, bool | None] = field(default_factory=dict)
-    courses: Mapping[str, Card] = field(default_factory=dict)  # of the person's courses, by what their buttons send
+    courses: Mapping[str, Card] = field(
+        default_factory=dict
+    )  # cards of the person's courses, by the value that Start submits
     own_presets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # name: values
     remembered: Sequence[str] = ()  # what of the last choice is not offered any more
     slurm_note: str = ""

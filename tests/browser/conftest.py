@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
@@ -41,6 +42,25 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     context.set_default_timeout(30_000)
     page = await context.new_page()
     yield page
+    await context.close()
+
+
+@pytest.fixture
+async def plain(browser: Browser) -> AsyncIterator[Page]:
+    """A page in a browser that runs no scripts."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
+    context.set_default_timeout(30_000)
+    yield await context.new_page()
+    await context.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
+    """A page of somebody who likes light, or dark."""
+    scheme: Literal["light", "dark"] = request.param
+    context = await browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(30_000)
+    yield await context.new_page()
     await context.close()
 
 

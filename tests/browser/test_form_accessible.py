@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from ..hubs import Hub
 from .steps import T4, barriers, choice, entry, settled, sign_in, unfold, write
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
-
-
-@pytest.fixture(params=["light", "dark"])
-async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    """A page of somebody who likes light, or dark."""
-    scheme: Literal["light", "dark"] = request.param
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(30_000)
-    yield await context.new_page()
-    await context.close()
 
 
 async def test_axe_finds_no_barrier_in_any_state(themed: Page, hub: Hub, users: list[str]) -> None:

@@ -226,7 +226,7 @@ async def test_prelab2_s_several_windows(table: Page, hub: Hub, users: list[str]
     await fill_in(table, "CPU: tf-pip", {})
     await table.get_by_role("button", name="Start", exact=True).click()
     await expect(table.locator("#snowy-errors")).to_be_focused()
-    await expect(error_of(table, "partition")).to_contain_text("1 at a time is allowed")
+    await expect(error_of(table, "partition")).to_contain_text("this partition takes only 1 at a time")
     await expect(choice(table, "environment", "tf-pip")).to_be_checked()
     # It stays until something is changed: no rule of the page's knows of it.
     await settled(table)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from ..hubs import Hub, until
 from .steps import T4, choice, entry, error_of, settled
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
-
-
-@pytest.fixture
-async def plain(browser: Browser) -> AsyncIterator[Page]:
-    """A page in a browser that runs no scripts."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
-    context.set_default_timeout(30_000)
-    yield await context.new_page()
-    await context.close()
 
 
 @pytest.mark.parametrize("server", ["", "plain"], ids=["default", "named"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Page, Route, expect
 
 from snowyspawner.session import messages
 
@@ -102,15 +102,6 @@ async def waiting(page: Page, hub: Hub, users: list[str], cluster: Any) -> Page:
     await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
     await expect(page.locator("#snowy-why")).to_be_visible()
     return page
-
-
-@pytest.fixture
-async def plain(browser: Browser) -> AsyncIterator[Page]:
-    """A page without JavaScript."""
-    context = await browser.new_context(java_script_enabled=False)
-    context.set_default_timeout(30_000)
-    yield await context.new_page()
-    await context.close()
 
 
 async def test_who_waits_knows_why_and_until_when_and_can_cancel(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from ..cluster.test_session import queued
 from ..hubs import Hub, until
@@ -17,25 +16,6 @@ from .steps import barriers, choice, entry, settled, sign_in, unfold
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
 
 FOLD = "Start several sessions to compare"
-
-
-@pytest.fixture
-async def plain(browser: Browser) -> AsyncIterator[Page]:
-    """A page in a browser that runs no scripts."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
-    context.set_default_timeout(30_000)
-    yield await context.new_page()
-    await context.close()
-
-
-@pytest.fixture(params=["light", "dark"])
-async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    """A page of somebody who likes light, or dark."""
-    scheme: Literal["light", "dark"] = request.param
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(30_000)
-    yield await context.new_page()
-    await context.close()
 
 
 async def test_four_sessions_one_refused_and_stop_all(

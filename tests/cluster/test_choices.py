@@ -186,7 +186,8 @@ async def test_a_second_job_in_devcore_is_refused_before_it_reaches_slurm(
     first = (await hub.job(name))["job_id"]
     status, answer = await hub.submit(name, {**MKL, "begin": begin}, "second")
     assert status == 400
-    assert f"partition: job {first} is there already, and 1 at a time is allowed" in answer["message"]
+    said = f"partition: job {first} is already waiting or running, and this partition takes only 1 at a time"
+    assert said in answer["message"]
     assert "core or node" in answer["message"]
     assert queued(slurm, cluster, name) == [first]
 

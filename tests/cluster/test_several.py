@@ -128,7 +128,7 @@ async def test_what_is_refused_holds_up_no_other(hub: Hub, users: list[str], clu
         found = rows(answer)
         assert status == (200 if how else 201), answer
         assert found["tf-mkl-1"]["errors"] == {}
-        full = {"partition": "tf-mkl-1 comes first, and 1 at a time is allowed: choose core or node"}
+        full = {"partition": "tf-mkl-1 comes first, and this partition takes only 1 at a time: choose core or node"}
         assert found["tf-mkl-2"]["errors"] == full
         assert found["tf-mkl-17"]["errors"] == {"cores": "a node of devcore has 16: ask for 16 or fewer"}
         assert answer["cost"].startswith("1 core ")
@@ -139,9 +139,8 @@ async def test_what_is_refused_holds_up_no_other(hub: Hub, users: list[str], clu
     # Now that job is there.
     status, answer = await several(hub, name, {**quick, "environment": "tf-pip", "cores": [1, 2]})
     assert status == 409
-    there = {
-        "partition": f"job {job} is there already, and 1 at a time is allowed: stop it first, or choose core or node"
-    }
+    rule = "this partition takes only 1 at a time"
+    there = {"partition": f"job {job} is already waiting or running, and {rule}: stop it first, or choose core or node"}
     assert [session["errors"] for session in answer["sessions"]] == [there, there]
     # What only Slurm knows.
     status, answer = await several(

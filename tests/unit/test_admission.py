@@ -97,18 +97,19 @@ async def test_a_start_is_read_with_the_accounts(life: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "have"),
+    ("jobs", "have", "which"),
     [
-        (["7"], "job 7 is there already"),
-        (["7", "8"], "jobs 7, 8 are there already"),
-        ([str(number) for number in range(7)], "jobs 0, 1, 2, 3, 4 and 2 more are there already"),
+        (["7"], "job 7 is", "it"),
+        (["7", "8"], "jobs 7, 8 are", "them"),
+        ([str(number) for number in range(7)], "jobs 0, 1, 2, 3, 4 and 2 more are", "them"),
     ],
 )
-async def test_what_a_person_has_too_much_of_is_refused(jobs: list[str], have: str, life: Any) -> None:
+async def test_what_a_person_has_too_much_of_is_refused(jobs: list[str], have: str, which: str, life: Any) -> None:
     life.client.jobs = jobs
     with pytest.raises(RequestError) as refused:
         await admission.admit(life, QUICK)
-    said = f"{have}, and 1 at a time is allowed: stop it first, or choose core or node"
+    rule = "this partition takes only 1 at a time"
+    said = f"{have} already waiting or running, and {rule}: stop {which} first, or choose core or node"
     assert refused.value.errors == {"partition": said}
     assert (await admission.admit(life, {"partition": "core"})).partition == "core"
     assert life.client.asked == ["accounts ann", "jobs devcore ann"]
@@ -119,7 +120,7 @@ async def test_those_of_the_same_set_that_come_first_count(life: Any) -> None:
     await admission.check_room(life, choice, 60)
     with pytest.raises(RequestError) as refused:
         await admission.check_room(life, choice, before=["tf-mkl-1"])
-    said = "tf-mkl-1 comes first, and 1 at a time is allowed: choose core or node"
+    said = "tf-mkl-1 comes first, and this partition takes only 1 at a time: choose core or node"
     assert refused.value.errors == {"partition": said}
     # Nobody has to be asked for that.
     assert life.client.asked == ["accounts ann", "jobs devcore ann"]

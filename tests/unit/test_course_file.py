@@ -142,9 +142,14 @@ HOSTILE: dict[str, tuple[bytes, int, str, str]] = {
     "empty": (b"", 1, "", "the file is empty: it needs a title at least"),
     "only a comment": (b"# soon\n", 1, "", "the file is empty"),
     "huge": (b"title: " + b"x" * (SIZE_LIMIT + 1), 1, "", "the file is larger than 64 KiB"),
-    "deep": (b"title: " + b"[" * 200, 1, "title.1.1.1", "tables and lists are nested too deeply"),
+    "deep": (b"title: " + b"[" * 200, 1, "title.1.1.1", "there are more than 4 levels of tables and lists"),
     "very deep": (b"title: " + b"[" * 30_000, 1, "", "nest"),
-    "deep by lines": (b"title:\n" + b"".join(b" " * n + b"- \n" for n in range(1, 200)), 5, "title.1.1.1", "nested"),
+    "deep by lines": (
+        b"title:\n" + b"".join(b" " * n + b"- \n" for n in range(1, 200)),
+        5,
+        "title.1.1.1",
+        "more than 4 levels",
+    ),
     "wide": (b"".join(b"k%d: 1\n" % n for n in range(5000)), 600, "k599", "there is too much in this file"),
     "binary": (bytes(range(256)), 1, "", "is not text"),
     "an image": (b"\x7fELF\x02\x01\x01" + bytes(64), 1, "", "is not text"),
@@ -281,7 +286,7 @@ def test_an_exercise_that_cannot_be_had_keeps_its_card_and_starts_nothing(
     shown = cards(parse(text, site, ACCOUNT), site, at(site, "2026-02-02 10:00"), [ACCOUNT])
     if key != "valid_to":
         assert shown[1].values is None
-        assert shown[1].remarks[0] == "The course file has a mistake."
+        assert shown[1].remarks[0] == "The course file has a mistake: tell your teacher."
         assert said in " ".join(shown[1].remarks)
     assert shown[2].values is not None
 

@@ -115,6 +115,17 @@ def test_what_is_there_already_is_left_as_it_is(project: tuple[Site, Path], home
     assert list((home / "labs").iterdir()) == []
 
 
+def test_a_copy_of_another_repository_is_left_as_it_is(project: tuple[Site, Path], home: Path, tmp_path: Path) -> None:
+    """Of the same name: pulled, it would be taken for the course's."""
+    site, work = project
+    commit(tmp_path / "other" / "labs", {"mine": "x"})
+    subprocess.run(["git", "clone", "-q", tmp_path / "other" / "labs", home / "labs"], check=True)
+    page, said = fetch(request(site, str(work)), home)
+    assert page == LAB
+    assert "labs is a copy of another repository" in said
+    assert [path.name for path in (home / "labs").iterdir() if path.name != ".git"] == ["mine"]
+
+
 def test_without_git_it_is_said(project: tuple[Site, Path], home: Path, tmp_path: Path) -> None:
     site, work = project
     tools = tmp_path / "bin"
