@@ -297,7 +297,7 @@ async def test_a_link_with_a_list_shows_the_sessions_and_starts_none(
         assert "-n 1,4 -p core --gres=none" in text
         shared, change = (
             unescape(re.search(rf'href="([^"]*)"[^>]*>{words}', page)[1])  # type: ignore[index]
-            for words in ("A link that leads", "Change the choices")
+            for words in ("Link to this page", "Change the choices")
         )
         assert (await visitor.get(shared))[2].partition("?")[0] == hub.url + PATH
         # The form again, with the first of each, and the lists in their section.
