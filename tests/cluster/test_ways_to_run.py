@@ -416,7 +416,7 @@ async def test_jobs_that_slurm_hides_from_the_hub_are_followed_as_their_owner(
     await said(other_hub, name, "", "Waiting for the time that you chose.", 40)
     # It counts where one at a time is allowed, and the form does not say that nobody waits.
     message = await other_hub.failure(name, MKL, "second")
-    assert f"job {job['job_id']} is there already" in message
+    assert f"job {job['job_id']} is already waiting or running" in message
     conf = cluster.state / "conf" / cluster.site.cluster / "slurm.conf"
     monkeypatch.setattr(slurm_client, "sees_all_jobs", lambda: False)
     assert await SlurmClient("", str(conf)).hides_jobs()
