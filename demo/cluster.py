@@ -230,6 +230,10 @@ class Cluster:
             "prologue": f'export PATH="{apptainer.bin_directory()}:$PATH"\n',
             # Projects' directories are the demo's own.
             "courses": {key: f"{self.state}{path}" for key, path in site.courses.items()},
+            "own": {
+                kind: [f"{self.state}{place}" if place.startswith("/") else place for place in places]
+                for kind, places in site.own.model_dump().items()
+            },
             # The projects that exist here may not look like the Site's.
             "accounts": {"pattern": "|".join([f"(?:{pattern})", *strange]) if strange else pattern},
             "images": {

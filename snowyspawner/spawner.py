@@ -19,7 +19,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from .choice import request, several
-from .session import admission, repository, script, status
+from .session import admission, own_environment, repository, script, status
 from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
@@ -436,8 +436,10 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         if not self.life.attached or job.job_id != job_id:
             return None
         self.life.claimed(job, node)
-        fetch = repository.FETCH if self.choice and self.choice.repository else ""
-        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()], "fetch": fetch}
+        # Not in the script, which has little room, and is sent to Slurm for everybody.
+        shell = own_environment.ACTIVATE if self.choice and self.choice.own_environment else ""
+        shell += repository.FETCH if self.choice and self.choice.repository else ""
+        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()], "shell": shell}
 
     async def serving(self, port: int, node: str) -> dict[str, Any] | None:
         """Note where the server answers; None as in `claimed`, and while Slurm has not said where the job runs.

@@ -116,7 +116,8 @@
     for (const rule of rules) {
       const into = rule.remark ? found.remarks : found.errors;
       if (rule.field in into) continue;
-      const meant = Object.entries(rule.when ?? {}).every(([name, wanted]) => wanted.includes(names[name]));
+      const meant = Object.entries(rule.when ?? {}).every(([name, wanted]) => wanted.includes(names[name])) &&
+        (rule.given ?? []).every((name) => names[name]);
       const value = rule.value ? names[rule.value] : 0;
       if (meant && (rule.most === undefined || rule.most === null || value > rule.most)) {
         into[rule.field] = sentence(rule, value);
@@ -292,8 +293,9 @@
     const [gpu, count] = gpuOf((values.gpu ?? "none").trim());
     const seconds = parseDuration(values.time ?? "");
     const cores = (values.cores ?? "").trim();
+    const own = (values.own_environment || values.own_container || "").trim().replace(/\/+$/, "");
     return [
-      values.environment,
+      own ? own.split("/").at(-1) : values.environment,
       values.partition,
       `${cores}\u00a0${cores === "1" ? "core" : "cores"}`,
       gpu === "none" ? "no\u00a0GPU" : `${count}\u00a0×\u00a0${gpu.toUpperCase()}`,

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 
 from ..site import Site
 from ..site.fields import FIELDS
+from . import own
 from .request import TEXT_LIMIT, default_options, repository_directory, review
 from .summary import say_moment
 
@@ -119,6 +120,8 @@ class ExerciseFile(BaseModel):
     description: Description | None = None  # on the card
     environment: Value | None = None  # a key of the Site's
     image: Value | None = None  # a key of the Site's
+    own_container: Value | None = None  # an image file below the project's directory, in place of the Site's
+    own_environment: Value | None = None  # a conda or virtual environment below it, in place of the Site's
     repository: Value | None = None  # a git repository to fetch: an https URL, or a path below the project's directory
     branch: Value | None = None  # of the repository; empty: its own default
     open: Value | None = None  # a file or folder to open: in the repository, or below the home directory without one
@@ -207,7 +210,7 @@ def _exercise(
             options["open"] = f"{repository_directory(options['repository'])}/{options['open']}"
     found = review(options, site)
     mistakes = []
-    for name, allowed in found.errors.items():
+    for name, allowed in (_elsewhere(options, site, account) | found.errors).items():
         where = next((at for at in ((*path, name), (name,)) if at in lines), path)
         value = both[name] if name in both else default_options(site)[name]
         mistakes.append(Mistake(lines[where], _written((*path, name)), _shown(value), allowed))
@@ -219,6 +222,17 @@ def _exercise(
         mistakes.append(Mistake(lines[where], _written((*path, "valid_to")), _shown(both["valid_to"]), allowed))
     mistakes.sort(key=lambda mistake: mistake.line)
     return Exercise(title, both.get("description", ""), options, opens, closes, tuple(mistakes))
+
+
+def _elsewhere(options: Mapping[str, str], site: Site, account: str) -> dict[str, str]:
+    """Say at their fields which containers and environments are not in the project's directory, where all have them."""
+    wrong = {}
+    for name in own.OWN:
+        places = [place for place in own.places(site, name) if not place.startswith("~")]
+        accounts = [account] if account else None
+        if options.get(name) and not own.place_of(options[name], places, "", accounts):
+            wrong[name] = own.outside(places, accounts) if places else "is not offered here: leave it out"
+    return wrong
 
 
 def _epoch(moment: str | None, site: Site, ends: bool) -> float | None:

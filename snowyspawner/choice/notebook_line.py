@@ -1,7 +1,8 @@
 """A notebook.py line as options: the sbatch flags that the course's own script took, ``-n 4 … -- tf-mkl``.
 
-Syntax: ``[./notebook.py] [FLAG …] [-- ENVIRONMENT [IMAGE]]``, the flags being sbatch's (sbatch(1)). What comes out
-is checked by `request.from_options` like any other choice.
+Syntax: ``[./notebook.py] [FLAG …] [-- ENVIRONMENT [IMAGE]]``, the flags being sbatch's (sbatch(1)). A path in either
+place is one's own; that of a container may stand alone. What comes out is checked by `request.from_options` like any
+other choice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ..site.fields import FIELDS
+from . import own
 
 _FIRST = ("account", "cores", "partition")  # as the course's own script had them
 _ORDER = [*_FIRST, *(name for name, field in FIELDS.items() if field.flags and name not in _FIRST)]
@@ -55,7 +57,7 @@ def from_line(line: str, cluster: str = "") -> dict[str, str]:
     given = {key: value for key, value in vars(_parser().parse_args(flags)).items() if value is not None}
     if len(positional) > 2:
         raise ValueError(f"after -- come an environment and an image, not {len(positional)} words")
-    given.update(zip(("environment", "image"), positional, strict=False))
+    given.update(_software(positional))
     asked = given.pop("clusters", cluster)
     if asked != cluster:
         raise ValueError(f"-M {asked}: sessions run on {cluster or 'this cluster'} here")
@@ -85,8 +87,23 @@ def to_line(options: Mapping[str, str]) -> str:
             before = f"{flag}=" if flag.startswith("--") else f"{flag} "
             before += "gpu:" if FIELDS[name].kind == "gpu" else ""
             words.append(said.get(name, {}).get(text) or before + shlex.quote(text))
-    names = [options[field] for field in ("environment", "image") if options.get(field)]
-    return " ".join([*words, "--", *map(shlex.quote, names)])
+    container, environment = (options.get(name, "") for name in ("own_container", "own_environment"))
+    names = [environment or options.get("environment", ""), container or options.get("image", "")]
+    if container and not environment and own.is_image(container):
+        names = [container]
+    # A path has nothing that needs quotes, but its ~.
+    return " ".join([*words, "--", *(shlex.quote(name) if own.problem(name) else name for name in names if name)])
+
+
+def _software(words: list[str]) -> dict[str, str]:
+    """Take what stands behind ``--``: ENVIRONMENT [IMAGE], of the Site's or paths of one's own."""
+    if len(words) == 1 and own.is_path(words[0]) and own.is_image(words[0]):
+        return {"own_container": words[0]}
+    given = {}
+    for word, name in zip(words, ("environment", "image"), strict=False):
+        mine = {"environment": "own_environment", "image": "own_container"}[name]
+        given[mine if own.is_path(word) else name] = word
+    return given
 
 
 def _gpu(gres: str) -> str:

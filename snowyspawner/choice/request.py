@@ -20,6 +20,7 @@ from ..site.fields import FIELDS, MOST_CORES, MOST_MEMORY, Field
 from ..slurm import names
 from ..slurm.times import DURATION_HELP, format_duration, parse_begin, parse_duration
 from ..stored import read
+from . import own
 from .notebook_line import from_line
 from .rules import either, rules_of, violations
 
@@ -52,6 +53,8 @@ class SessionRequest(BaseModel):
 
     environment: str
     image: str
+    own_container: str = ""  # a path, absolute or below ~
+    own_environment: str = ""  # the same
     partition: str
     cores: int
     gpu: str = ""  # a type, or empty: none
@@ -66,6 +69,11 @@ class SessionRequest(BaseModel):
     email_on_start: bool = False
     open: str = ""  # a path below the person's home
     repository: str = ""  # URL or URL#BRANCH
+
+    @property
+    def software(self) -> str:
+        """What is to be called by name where a page says what runs: the environment, or what takes its place."""
+        return software(self.environment, self.own_environment, self.own_container)
 
     @property
     def time_limit(self) -> int:
@@ -102,6 +110,11 @@ class SessionRequest(BaseModel):
         if field.kind == "begin":
             return _write_begin(value, site)
         return format_duration(value) if field.kind == "duration" else str(value)
+
+
+def software(environment: str, own_environment: str = "", own_container: str = "") -> str:
+    """Return what a session's software is called: that of one's own by its last name, and an environment goes first."""
+    return (own_environment or own_container).rpartition("/")[2] or environment
 
 
 def repository_directory(repository: str) -> str:
@@ -398,6 +411,17 @@ class _Check:
         parts = text.split("/")
         if text.startswith("/") or ".." in parts:
             self.errors[name] = f"{_show(text)} must be a path below your home directory, such as course/lab1.ipynb"
+        return text
+
+    def read_own(self, name: str, field: Field) -> str:
+        text = self.text(name)
+        if not text or name in self.errors:
+            return text
+        text = text if text == "/" else text.rstrip("/")
+        if not own.places(self.site, name):
+            self.errors[name] = "is not offered here: leave it empty"
+        elif problem := own.problem(text):
+            self.errors[name] = f"{_show(text)} {problem}"
         return text
 
     def read_repository(self, name: str, field: Field) -> str:

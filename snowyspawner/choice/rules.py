@@ -1,8 +1,8 @@
 """What goes together on a Site, as data: one list of rules for the hub, which decides, and for the page.
 
 A rule is a dict that JSON can hold, so that the page's own interpreter (share/static) reads the very same list.
-It is violated when every name of ``when`` has one of its values and, if there is a ``most``, the number called
-``value`` is greater. Of several violated rules of a field the first counts.
+It is violated when every name of ``when`` has one of its values, every name of ``given`` has one and, if there is a
+``most``, the number called ``value`` is greater. Of several violated rules of a field the first counts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Rule(_Always, total=False):
     value: str  # the name of the number that is compared
     most: int
     instead: dict[str, int]  # labels to choose instead, each with the most it allows
+    given: list[str]  # names that must have a value
     remark: bool  # worth saying, but no refusal
 
 
@@ -82,10 +83,29 @@ def either(names: Iterable[str]) -> str:
 def _violated(rule: Rule, values: Values) -> bool:
     if any(values.get(name) not in allowed for name, allowed in rule["when"].items()):
         return False
+    if not all(values.get(name) for name in rule.get("given", ())):
+        return False
     if "most" not in rule:
         return True
     number = values.get(rule["value"])
     return isinstance(number, int) and number > rule["most"]
+
+
+# Nothing of one's own takes the place of the Site's software.
+_OF_THE_SITE = {"own_environment": [""], "own_container": [""]}
+
+
+def _of_own() -> list[Rule]:
+    """Say what is not used because something of one's own is."""
+    rules: list[Rule] = []
+    for field, name in (
+        ("environment", "own_environment"),
+        ("environment", "own_container"),
+        ("image", "own_container"),
+    ):
+        what = FIELDS[name].in_words
+        rules.append({"field": field, "when": {}, "given": [name], "say": f"is not used: {what} is", "remark": True})
+    return rules
 
 
 def _of_images(site: Site) -> list[Rule]:
@@ -94,7 +114,8 @@ def _of_images(site: Site) -> list[Rule]:
         lacking = [image for image in site.images if image not in environment.images]
         if environment.images and lacking:
             say = f"does not have {key}: choose {either(environment.images)}"
-            rules.append({"field": "image", "when": {"environment": [key], "image": lacking}, "say": say})
+            when = {"environment": [key], "image": lacking, **_OF_THE_SITE}
+            rules.append({"field": "image", "when": when, "say": say})
     return rules
 
 
@@ -161,7 +182,7 @@ def _of_listed(site: Site) -> list[Rule]:
 
 def _remarks(site: Site) -> list[Rule]:
     """What is legal and perhaps not meant: the course compares its environment for the GPU with and without one."""
-    rules: list[Rule] = []
+    rules = _of_own()
     gpus = list(site.gpus)
     useful = [key for key, environment in site.environments.items() if environment.gpu]
     for key, environment in site.environments.items():
@@ -172,5 +193,6 @@ def _remarks(site: Site) -> list[Rule]:
         else:
             when = gpus
             say = f"{key} makes no use of a GPU: choose no GPU, or the environment {either(useful)}"
-        rules.append({"field": "gpu", "when": {"environment": [key], "gpu_type": when}, "say": say, "remark": True})
+        both = {"environment": [key], "gpu_type": when, **_OF_THE_SITE}
+        rules.append({"field": "gpu", "when": both, "say": say, "remark": True})
     return rules

@@ -19,7 +19,8 @@ from ..site import Site
 from ..site.fields import FIELDS
 from ..site.fields import Field as Declared
 from ..stored import read
-from .request import TEXT_LIMIT, RequestError, SessionRequest, default_options, from_form, review
+from .own import OWN
+from .request import TEXT_LIMIT, RequestError, SessionRequest, default_options, from_form, review, software
 
 #: Sessions that one choice can mean at most.
 MOST = 16
@@ -128,6 +129,12 @@ def plan(options: Mapping[str, Any], site: Site, accounts: Sequence[str] | None 
         except ValueError as error:
             errors[name] = str(error)
     listed = [name for name, field in LISTS.items() if field.is_list(given.get(name))]
+    mine = next((name for name in OWN if isinstance(given.get(name), str) and given[name].strip()), "")
+    if mine and "environment" in listed:
+        text = (
+            f"{FIELDS[mine].in_words} takes the place of each of them: choose one, or leave {FIELDS[mine].label} empty"
+        )
+        errors.setdefault("environment", text)
     count = prod(map(len, members.values()))
     if count > MOST and not errors:
         errors[listed[-1]] = f"makes {count} sessions: at most {MOST} can be started at once"
@@ -136,8 +143,10 @@ def plan(options: Mapping[str, Any], site: Site, accounts: Sequence[str] | None 
     sessions: list[Planned] = []
     for combination in product(*members.values()):
         chosen = dict(zip(members, combination, strict=True))
-        called = _name([_text(value) for value in combination], {session.name for session in sessions})
-        shown = {name: _word(value) for name, value in chosen.items()}
+        own = [str(given.get(name) or "").strip().rstrip("/") for name in ("own_environment", "own_container")]
+        named = {**chosen, "environment": software(chosen["environment"], *own)}
+        called = _name([_text(value) for value in named.values()], {session.name for session in sessions})
+        shown = {name: _word(value) for name, value in named.items()}
         sessions.append(Planned(called, {**given, **chosen}, shown))
     return Plan(title(sessions), sessions, given, {name: [_text(value) for value in members[name]] for name in listed})
 

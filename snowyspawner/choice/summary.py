@@ -53,8 +53,8 @@ def _charged(request: SessionRequest, site: Site) -> int:
 def difference(request: SessionRequest, other: SessionRequest, site: Site) -> str:
     """Say where, with what environment and with what GPU *other* is not *request*: ``in devcore, without a GPU``."""
     parts = []
-    if other.environment != request.environment:
-        parts.append(f"with {other.environment}")
+    if other.software != request.software:
+        parts.append(f"with {other.software}")
     if other.partition != request.partition:
         parts.append(f"in {other.partition}")
     if (other.gpu, other.gpu_count) != (request.gpu, request.gpu_count):

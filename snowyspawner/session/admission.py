@@ -13,6 +13,7 @@ from typing import Any
 
 from ..choice import request, several
 from ..slurm.client import SlurmError
+from . import software
 from .errors import SessionError
 from .estimate import TooOftenError, shared_estimator
 from .lifecycle import Life
@@ -53,7 +54,14 @@ async def read(life: Life, options: Mapping[str, Any]) -> request.SessionRequest
     found = review(life, options)
     if found.request is None:
         raise request.RequestError(found.errors)
+    await check_software(life, found.request)
     return found.request
+
+
+async def check_software(life: Life, choice: request.SessionRequest, age: float = software.JUST_NOW) -> None:
+    """Refuse a container or an environment of the person's own that cannot be used; see `software.check`."""
+    if software.named(choice):
+        await software.check(life, choice, accounts(life), age)
 
 
 async def admit(life: Life, options: Mapping[str, Any]) -> request.SessionRequest:

@@ -1,4 +1,4 @@
-"""Read as a person what is theirs to see: the end of a job's log, a course file, whether an image is readable.
+"""Read as a person what is theirs to see: a job's log, a course file, whether an image or their own software is there.
 
 The hub itself opens nothing of a person's. helper.py does, as that person: given to Python on standard input where
 the hub is root or the person, installed by the administrator where the hub has to ask sudo.
@@ -12,12 +12,14 @@ import os
 import pprint
 import pwd
 import re
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 from weakref import WeakValueDictionary
 
+from ..choice.own import Answer, Found
 from ..site import Site
 from ..slurm import names
 from ..slurm.client import SlurmError, prefix_for
@@ -25,6 +27,8 @@ from ..slurm.processes import starting
 
 #: Seconds that anybody waits for an answer: a home directory on a disk that hangs must not hang the hub.
 TIMEOUT = 5.0
+#: The same where the helper looks into a container.
+CONTAINER_TIMEOUT = 9.0
 #: How many helpers run at a time, of all people.
 AT_ONCE = 8
 
@@ -35,7 +39,7 @@ Readable = Literal["readable", "missing", "forbidden", "unknown"]
 # who may make it print anything.
 _LIMITS = {1: 80 * 1024, 2: 8 * 1024}
 
-_TABLE = 'TABLE = {"log": "", "courses": {}, "images": {}}  # filled in by `snowyspawner helper`\n'
+_TABLE = 'TABLE = {"log": "", "courses": {}, "images": {}, "own": {}, "runtimes": []}  # see `snowyspawner helper`\n'
 # ECMA-48: colors and what else steers a terminal.
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[ -/]*[0-~])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -79,11 +83,20 @@ _ERRORS: dict[int, type[ReadError]] = {
 def helper_text(site: Site) -> str:
     """Return helper.py with the log's name and the paths of *site* in it: complete in itself."""
     images = {key: image.path for key, image in site.images.items() if image.runtime != "none"}
-    table = pprint.pformat({"log": site.log, "courses": site.courses, "images": images}, width=110)
+    own = {"own_container": list(site.own.containers), "own_environment": list(site.own.environments)}
+    filled = {"log": site.log, "courses": site.courses, "images": images, "own": own, "runtimes": _runtimes()}
+    table = pprint.pformat(filled, width=110)
     before, mark, after = _source().partition(_TABLE)
     if not mark:
         raise RuntimeError("helper.py has no table to fill in")
     return f"{before}TABLE = {table}\n{after}"
+
+
+@cache
+def _runtimes() -> list[str]:
+    """Return where container runtimes are, or are likely to be, on this host."""
+    found = [shutil.which("apptainer"), shutil.which("singularity"), "/usr/bin/apptainer", "/usr/bin/singularity"]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 @cache
@@ -100,9 +113,9 @@ def showable(line: str) -> str:
 class Reader:
     """Reads as a person, on the hub's host.
 
-    Guarantees: it gets keys, job numbers and names of projects, never a path; an answer within *timeout* seconds, or
-    `NoAnswerError`; one helper at a time for each person, and *at_once* of all: one that hangs keeps its place until it
-    has ended.
+    Guarantees: it gets keys, job numbers and names of projects, and a path only of one's own software; an answer within
+    *timeout* seconds (of a container `CONTAINER_TIMEOUT`), or `NoAnswerError`; one helper at a time for each person,
+    and *at_once* of all: one that hangs keeps its place until it has ended.
     """
 
     def __init__(self, site: Site, timeout: float = TIMEOUT, at_once: int = AT_ONCE) -> None:
@@ -146,14 +159,29 @@ class Reader:
             return "unknown"
         return cast(Readable, answer) if answer in get_args(Readable) else "unknown"
 
-    async def _ask(self, account: pwd.struct_passwd, *words: str) -> str:
+    async def own(self, name: str, path: str, account: pwd.struct_passwd) -> Found:
+        """Tell what there is of this person's own at *path*; *name* is the field that names it.
+
+        Unknown: nobody could tell in time, or from here. Raises `HelperError`.
+        """
+        timeout = max(self.timeout, CONTAINER_TIMEOUT) if name == "own_container" else self.timeout
         try:
-            data = await asyncio.wait_for(self._in_turn(account, words), self.timeout)
+            word, _, rest = (await self._ask(account, "own", name, path, timeout=timeout)).partition("\n")
+        except HelperError:
+            raise
+        except ReadError as error:
+            return Found("unknown", str(error))
+        # It is the person's process, which may say anything.
+        detail = " ".join(showable(rest.strip()[:300]).split())
+        return Found(cast(Answer, word), detail) if word in get_args(Answer) else Found("unknown")
+
+    async def _ask(self, account: pwd.struct_passwd, *words: str, timeout: float | None = None) -> str:
+        timeout = self.timeout if timeout is None else timeout
+        try:
+            data = await asyncio.wait_for(self._in_turn(account, words), timeout)
         except (TimeoutError, asyncio.TimeoutError):
             name = account.pw_name
-            raise NoAnswerError(
-                f"Reading as {name} took longer than {self.timeout:g} seconds: does a disk hang?"
-            ) from None
+            raise NoAnswerError(f"Reading as {name} took longer than {timeout:g} seconds: does a disk hang?") from None
         return data.decode(errors="replace")
 
     async def _in_turn(self, account: pwd.struct_passwd, words: tuple[str, ...]) -> bytes:

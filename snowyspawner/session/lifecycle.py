@@ -285,7 +285,7 @@ class Life:
                 if left <= 0:
                     # One that runs and has not claimed its session still looks for the hub.
                     reason: Reason = "launch_timeout" if job.phase == "launching" else "no_hub"
-                    raise SessionError.given_up(reason, f"{launch_timeout:g} seconds", self._facts(job)["node"])
+                    raise SessionError.given_up(reason, f"{launch_timeout:g} seconds", self._facts(job).node)
             else:
                 left = should_begin + queue_timeout - now if queue_timeout else 3600.0
                 if left <= 0:
@@ -310,9 +310,9 @@ class Life:
     def _ended_early(self, job: Job, end: JobEnd, log: list[str]) -> SessionError:
         self._early = end  # stop() comes next, and its own scancel must not be taken for the cause
         if end.exit_code in messages.LAUNCHER_CODES:
-            said = messages.launch_failure(end.exit_code, **self._facts(job))
+            said = messages.launch_failure(end.exit_code, self._facts(job))
         elif job.phase == "pending" and end.state in ("COMPLETED", "FAILED") and not end.signal:
-            said = messages.before_launcher(end.exit_code, self._facts(job)["node"])
+            said = messages.before_launcher(end.exit_code, self._facts(job).node)
         else:
             said = messages.ending(end.state, _name(end.by), end.exit_code, end.signal)
         detail = f"job {job.job_id}, {end.state}, exit code {end.exit_code}:{end.signal}"
@@ -341,16 +341,10 @@ class Life:
         """Return what is known so far of how *job* ended."""
         return self.last if self.last and self.last.job_id == job.job_id else Ended(job_id=job.job_id)
 
-    def _facts(self, job: Job) -> dict[str, str]:
-        name = str(job.request.get("image", ""))
-        image = self.site.images.get(name)
+    def _facts(self, job: Job) -> messages.JobFacts:
         row = self._watched.row if self._watched else None
-        return {
-            "image": image.path if image else name,
-            "environment": str(job.request.get("environment", "")),
-            # A job that never reached the hub has not said where it is; Slurm has.
-            "node": job.node or (row.node if row and row.node else "?"),
-        }
+        # A job that never reached the hub has not said where it is; Slurm has.
+        return messages.facts_of(job.request, self.site, job.node or (row.node if row else ""))
 
     def started(self, error: BaseException | None) -> None:
         """Note how a start ended: *error*, None if it serves. One line in the log, whatever happened."""
@@ -413,7 +407,7 @@ class Life:
     def gave_up(self, job: Job, code: int, detail: str, log: list[str]) -> None:
         """Note why the job cannot serve, or no longer does; its end follows."""
         if job.phase == "launching":
-            said = messages.launch_failure(code, **self._facts(job))
+            said = messages.launch_failure(code, self._facts(job))
             self.failure = SessionError(said, reason="launch", detail=detail, log=log)
         now = time.time()
         self.last = Ended(job_id=job.job_id, exit_code=code, detail=detail, log=log, reported=True, ended_at=now)

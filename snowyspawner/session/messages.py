@@ -10,6 +10,9 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..choice.own import OWN
+from ..choice.request import load
+from ..site import Site
 from ..site.fields import FIELDS
 from ..slurm import reasons
 
@@ -168,7 +171,7 @@ _ERROR_LINE = re.compile(r"(?:[\w./-]+: )?(?:error|fatal): (?:Batch job submissi
 #: The launcher's code for a node that does not reach the hub: also what a job means that runs and is silent.
 NO_HUB = 76
 
-# The launcher's codes: {image}, {environment} and {node} are filled in.
+# The launcher's codes: the names of `JobFacts` in braces are filled in.
 _LAUNCHER: dict[int, Words] = {
     65: Words(
         "Neither apptainer nor singularity was found on node {node}.",
@@ -218,6 +221,54 @@ _LAUNCHER: dict[int, Words] = {
         "Start again; if it stays, tell support: the log says what the hub answered.",
     ),
     82: Words("The launcher failed with an unexpected error on node {node}.", "Tell support, and show them the log."),
+}
+
+_NOT_THERE = (
+    "It was there when you pressed Start, or could not be looked at from the hub: is it on a disk that the nodes see?"
+)
+
+# The same of what is the person's own, by the field that names it. An environment goes first.
+_LAUNCHER_OWN: dict[str, dict[int, Words]] = {
+    "own_environment": {
+        72: Words(
+            "Your own environment {environment} is not there, or its Python does not run in this container"
+            " (seen from node {node}).",
+            "If you have moved or removed it, make it anew; else choose the container in which you made it.",
+            "own_environment",
+        ),
+        73: Words(
+            "jupyterhub-singleuser is not in your own environment {environment}.",
+            "It needs: {environment}/bin/python -m pip install jupyterhub jupyterlab.",
+            "own_environment",
+        ),
+        75: Words(
+            "The jupyterhub in your own environment {environment} is too old.",
+            "It needs 2.0 or newer: {environment}/bin/python -m pip install -U jupyterhub jupyterlab.",
+            "own_environment",
+        ),
+    },
+    "own_container": {
+        66: Words("Your own container {image} does not exist (seen from node {node}).", _NOT_THERE, "own_container"),
+        67: Words(
+            "You may not read your own container {image} (seen from node {node}).",
+            "Ask its owner for chmod g+r, and g+x on the folders.",
+            "own_container",
+        ),
+        68: Words(
+            "Your own container {image} is damaged, or no container image.", "Build or copy it again.", "own_container"
+        ),
+        70: Words("Your own container {image} has no /bin/sh.", "snowyspawner needs one.", "own_container"),
+        73: Words(
+            "jupyterhub-singleuser is not in your own container {image}.",
+            "In its definition file, add to %post: python3 -m pip install jupyterhub jupyterlab; then build it again.",
+            "own_container",
+        ),
+        75: Words(
+            "The jupyterhub in your own container {image} is too old.",
+            "It needs 2.0 or newer: build it again with pip install -U jupyterhub jupyterlab.",
+            "own_container",
+        ),
+    },
 }
 
 #: Exit codes with which a job says by itself why it cannot serve.
@@ -338,12 +389,32 @@ def _refused(pending: Words) -> Words:
     return Words(sentence, advice[:1].upper() + advice[1:], pending.field)
 
 
-def launch_failure(code: int, **facts: str) -> Words:
-    """Say why a session could not be served. *facts*: image, environment, node."""
-    known = _LAUNCHER.get(code)
+class JobFacts(NamedTuple):
+    """What a sentence about a job may name: paths, names, and which of it is the person's own (fields)."""
+
+    image: str
+    environment: str
+    node: str
+    own: tuple[str, ...] = ()
+
+
+def facts_of(request: Mapping[str, Any], site: Site, node: str) -> JobFacts:
+    """Return what there is to name of a job with a stored *request*, of any version, on *node* (empty: not known)."""
+    wanted = load(request)
+    image = site.images.get(wanted.image)
+    path = wanted.own_container or (image.path if image else wanted.image)
+    mine = tuple(name for name in OWN if getattr(wanted, name))
+    return JobFacts(path, wanted.own_environment or wanted.environment, node or "?", mine)
+
+
+def launch_failure(code: int, facts: JobFacts) -> Words:
+    """Say why a session could not be served."""
+    tables = [_LAUNCHER_OWN[name] for name in ("own_environment", "own_container") if name in facts.own]
+    known = next((table[code] for table in (*tables, _LAUNCHER) if code in table), None)
     if known is None:
         return Words(f"The server ended before it answered (exit code {code}).")
-    return Words(known.sentence.format(**facts), known.advice, known.field)
+    named = facts._asdict()
+    return Words(known.sentence.format(**named), known.advice.format(**named), known.field)
 
 
 def given_up(reason: str, node: str = "?") -> Words | None:

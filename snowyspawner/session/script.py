@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .._share import share_dir
+from ..choice import own
 from ..choice.request import SessionRequest
-from ..site import Site
+from ..site import Environment, Image, Site
 from ..site.fields import FIELDS
 from ..slurm.times import format_duration
 
@@ -92,7 +93,7 @@ def _all_of(*constraints: str) -> str:
 
 def spec(site: Site, request: SessionRequest, target: Target) -> str:
     """Return the launcher's spec, one line of JSON; its keys are those that launcher.py reads."""
-    image, environment = site.images[request.image], site.environments[request.environment]
+    image, environment = _software(site, request, target.home)
     return json.dumps(
         {
             "hub_url": target.hub_url,
@@ -100,7 +101,7 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
             "server": target.server,
             "name": target.name,
             "image": image.model_dump(include={"path", "runtime", "entry", "binds"}, mode="json"),
-            "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.environment},
+            "environment": environment.model_dump(include={"kind", "conda", "prefix"}) | {"name": request.software},
             "gpu": site.gpus[request.gpu].vendor if request.gpu else "",
             "limit": request.time_limit,
             "logs": _old_logs(site),
@@ -112,6 +113,26 @@ def spec(site: Site, request: SessionRequest, target: Target) -> str:
         },
         sort_keys=True,
     )
+
+
+def _software(site: Site, request: SessionRequest, home: str) -> tuple[Image, Environment]:
+    """Return the image and the environment that a request means, its own in place of the Site's."""
+    image, environment = site.images[request.image], site.environments[request.environment]
+    binds = []
+    for name in own.OWN:
+        # A project's directory may be no place that containers have by themselves, as they have the home directory.
+        place = own.place_of(getattr(request, name), own.places(site, name), home)
+        if place and place != home.rstrip("/"):
+            binds.append(place)
+    if request.own_container:
+        runtime = "auto" if image.runtime == "none" else image.runtime
+        path = own.written_out(request.own_container, home)
+        image = image.model_copy(update={"path": path, "runtime": runtime, "entry": "exec"})
+        environment = Environment(kind="none")
+    if request.own_environment:
+        environment = Environment(kind="prefix", prefix=own.written_out(request.own_environment, home))
+    extra = tuple(place for place in dict.fromkeys(binds) if ":" not in place and place not in image.binds)
+    return image.model_copy(update={"binds": image.binds + extra}), environment
 
 
 def _old_logs(site: Site) -> dict[str, Any]:
@@ -161,7 +182,7 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
     prologue = f"\n{commands}\n" if commands else ""
     return f"""#!/bin/bash{" -l" if site.login_shell else ""}
 {directives}
-# JupyterLab in {request.environment}, made by snowyspawner.
+# JupyterLab in {request.software}, made by snowyspawner.
 # Slurm warns of the end by a signal that would end this shell; the launcher knows what to do with it.
 trap '' USR1
 trap 'echo "snowyspawner: the job ended before its launcher could begin (exit code $?)" >&2' EXIT

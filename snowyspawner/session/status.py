@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from ..choice.request import load
 from ..site import Site
 from ..slurm.queue import QueueWatcher, Watched
 from ..slurm.squeue import WAITING, JobRow
@@ -132,8 +133,8 @@ def _say(job: Job, watched: Watched | None) -> tuple[int, str, str, Words]:
             return 20, "In the queue", queued, messages.pending(row.reason)
         return 50, "Starting", f"Job {job.job_id} has started on node {row.node}.", _unusual(row)
     if job.phase == "launching":
-        environment = job.request.get("environment")
-        where = f"node {job.node}" + (f", environment {environment}" if environment else "")
+        software = load(job.request).software
+        where = f"node {job.node}" + (f", environment {software}" if software else "")
         return 70, "Starting", f"JupyterLab is starting on {where}.", nothing
     return 90, "Running", f"JupyterLab answers on node {job.node}.", _unusual(row)
 

@@ -6,6 +6,6 @@ A `Site` is checked as a whole before anybody gets it. Nothing in here asks Slur
 from __future__ import annotations
 
 from .loading import SiteError, load, load_or_keep, shipped
-from .model import Partition, Site, gpu_type
+from .model import Environment, Image, Partition, Site, gpu_type
 
-__all__ = ["Partition", "Site", "SiteError", "gpu_type", "load", "load_or_keep", "shipped"]
+__all__ = ["Environment", "Image", "Partition", "Site", "SiteError", "gpu_type", "load", "load_or_keep", "shipped"]

@@ -18,7 +18,8 @@ from pydantic import Field as Limits
 from ..slurm.times import parse_duration
 
 #: How a value is read, written and drawn: a ``member`` is one of a table of the Site's, an ``account`` one of the
-#: person's, ``listed`` of a table of the Site's or empty; the others are what their names say.
+#: person's, ``listed`` of a table of the Site's or empty, ``own`` the path of software of the person's own; the others
+#: are what their names say.
 Kind = Literal[
     "member",
     "listed",
@@ -32,6 +33,7 @@ Kind = Literal[
     "flag",
     "path",
     "repository",
+    "own",
 ]
 #: What a number of cores can be at most, as Slurm counts CPUs of one node.
 MOST_CORES = 4096
@@ -53,7 +55,9 @@ class Field:
     part: str  # of the form, a key of `PARTS`
     help: str = ""  # on the form
     word: str = ""  # in a sentence; empty: its label in small letters
-    table: str = ""  # member, listed: the key of the Site that has what there is
+    table: str = (
+        ""  # member, listed: the key of the Site that has what there is; own: the key of Site.own with its places
+    )
     flags: tuple[str, ...] = ()  # of notebook.py's line, as argparse has them; the first is written
     option: str = ""  # of sbatch(1), where the value needs nothing more: {} stands for it
     may_be_empty: bool = False  # empty is a choice of its own, not "as usual"
@@ -70,7 +74,7 @@ class Field:
     @property
     def ruled(self) -> bool:
         """Whether rules may look at its value, by the field's name."""
-        return self.kind in ("member", "listed", "account", "number", "memory", "duration")
+        return self.kind in ("member", "listed", "account", "number", "memory", "duration", "own")
 
     def is_list(self, value: Any) -> bool:
         """Tell whether *value* means several sessions: ``1,4,8,16``, or a list as JSON has it."""
@@ -102,6 +106,31 @@ class Choices(BaseModel):
     image: Annotated[
         str | None,
         Field("Container", "member", "software", table="images", word="container"),
+    ] = None
+    own_container: Annotated[
+        str | None,  # a path, absolute or below ~
+        Field(
+            "My own container",
+            "own",
+            "software",
+            "An image file, or a directory that apptainer has built, with jupyterhub-singleuser in it.",
+            word="your own container",
+            table="containers",
+            may_be_empty=True,
+        ),
+    ] = None
+    own_environment: Annotated[
+        str | None,  # the same
+        Field(
+            "My own environment",
+            "own",
+            "software",
+            "The directory of a conda or virtual environment, with jupyterhub-singleuser in it. It runs in the "
+            "container.",
+            word="your own environment",
+            table="environments",
+            may_be_empty=True,
+        ),
     ] = None
     partition: Annotated[
         str | None,

@@ -89,6 +89,13 @@ CoursePath = Annotated[
         "an absolute path without spaces, quotes and .., with {account} where the project's name belongs",
     ),
 ]
+Place = Annotated[
+    str,
+    _matching(
+        r"(~|(/(?!\.{1,2}(/|$))([A-Za-z0-9_.@%+=-]|\{account\})+)+)(/(?!\.{1,2}(/|$))([A-Za-z0-9_.@%+=-]|\{account\})+)*",
+        "~, or an absolute path without spaces, quotes, : and .., with {account} where the project's name belongs",
+    ),
+]
 OptionalName = Annotated[
     str,
     _matching(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,63})?", "empty, or letters, digits and _ . + -, at most 64 of them"),
@@ -209,6 +216,13 @@ class Accounts(_Model):
     pattern: Annotated[str, AfterValidator(_pattern)] = names.ACCOUNT
 
 
+class Own(_Model):
+    """Where people may have software of their own: below these directories; none: not at all."""
+
+    containers: Annotated[tuple[Place, ...], Strict(False)] = ()
+    environments: Annotated[tuple[Place, ...], Strict(False)] = ()
+
+
 class KeepLogs(_Model):
     """Which logs of a person's earlier jobs are kept: those that are within both limits; 0 is no limit."""
 
@@ -252,6 +266,7 @@ class Site(_Model):
     constraints: dict[Feature, Listed] = {}  # the same of what --constraint takes, beside a partition's own
     images: dict[Name, Image] = Field(min_length=1)
     environments: dict[Name, Environment] = Field(min_length=1)
+    own: Own = Own()
     accounts: Accounts = Accounts()
     defaults: Choices
     presets: dict[Name, Preset] = {}

@@ -286,7 +286,7 @@ def server_command(spec, claim, runtime, scratch, data):
     """Return the argv that becomes the server: [runtime … image] /bin/sh -c INNER … jupyterhub-singleuser …"""
     image, environment = spec["image"], spec["environment"]
     base = environment["prefix"] if environment["kind"] == "prefix" else environment["conda"]
-    shell = INNER.replace("\nexec", claim.get("fetch", "") + "\nexec")
+    shell = INNER.replace("\nexec", claim.get("shell", "") + "\nexec")
     inner = ["-c", OUTER, "sh", shell, "snowyspawner", environment["kind"], base, environment["name"]]
     inner += [VENDORS[spec["gpu"]].devices if spec["gpu"] else "", data] + list(claim["cmd"])
     if image["runtime"] == "none":

@@ -185,7 +185,7 @@ def _value(name: str, wanted: SessionRequest, site: Site) -> str:
         gpu = site.gpus.get(wanted.gpu)
         what = (gpu.display_name if gpu else "") or wanted.gpu
         return f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {what}" if wanted.gpu else "none"
-    value = getattr(wanted, name)
+    value: Any = wanted.software if name == "environment" else getattr(wanted, name)
     return say_duration(value) if FIELDS[name].kind == "duration" and value else str(value or "")
 
 
@@ -239,16 +239,10 @@ def why(last: Ended, site: Site) -> Words:
         return Words("This session was stopped." if last.begun_at else "This job was cancelled while it waited.")
     if last.reason == "slurm":
         return messages.refusal(last.detail, messages.fields_sent(last.request))
-    key = last.request.get("image", "")
-    image = site.images.get(key)
-    facts = {
-        "image": image.path if image else str(key),
-        "environment": str(last.request.get("environment", "")),
-        "node": last.node or "?",
-    }
+    facts = messages.facts_of(last.request, site, last.node)
     if last.exit_code in messages.LAUNCHER_CODES or (last.reason == "launch" and last.reported):
-        return messages.launch_failure(last.exit_code, **facts)
-    if given_up := messages.given_up(last.reason, facts["node"]):
+        return messages.launch_failure(last.exit_code, facts)
+    if given_up := messages.given_up(last.reason, facts.node):
         return given_up
     if not last.state:
         return Words("The session ended.")

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .._share import share_dir
 from ..choice.course import Card, version
+from ..choice.own import outside, places
 from ..choice.request import form_values, review, written
 from ..choice.rules import rules_of
 from ..choice.several import LISTS, MOST, means_several, verdict
@@ -241,6 +242,21 @@ class _Drawing:
 
     def path(self, name: str, field: Field) -> dict[str, Any]:
         return {"control": "entry", "placeholder": "course/lab1.ipynb"}
+
+    def own(self, name: str, field: Field) -> dict[str, Any]:
+        allowed = places(self.site, name)
+        # What somebody asked for by a link stays visible.
+        if not (allowed or self.values.get(name) or name in self.errors):
+            return {}
+        where = f" It {outside(allowed, self.known.accounts)}." if allowed else ""
+        example = "~/lab.sif" if field.table == "containers" else "~/envs/mine"
+        return {
+            "control": "entry",
+            "help": field.help + where,
+            "placeholder": example,
+            "fold": f"Use {field.in_words.replace('your', 'my')}",
+            "open": bool(self.values.get(name) or name in self.errors),
+        }
 
     def repository(self, name: str, field: Field) -> dict[str, Any]:
         return {

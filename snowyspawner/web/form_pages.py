@@ -26,17 +26,21 @@ from tornado.httputil import url_concat
 from .._share import share_dir
 from ..choice import request, several, summary
 from ..choice.course import version
+from ..choice.own import OWN
 from ..choice.presets import checked_name
 from ..session import admission, script
 from ..session.errors import SessionError
 from ..session.estimate import TooOftenError
 from ..session.record import Job, job_name
+from ..session.software import FRESH_FOR
 from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
 from . import availability, courses, dry_run, hub_private
 from .form import COURSE
 from .form_state import Server, Typed, submitted, typed
 
+#: The fields of which one takes the place of another.
+SOFTWARE = {"environment", *OWN}
 _BODY_LIMIT = 64 * 1024
 _YEAR = 366 * 86400
 _PATIENCE = 10  # seconds that Start waits for Slurm
@@ -182,6 +186,17 @@ class ActionHandler(PageHandler):
         """Return status and answer. Raises `SessionError`."""
         raise NotImplementedError
 
+    async def wrong_software(self, requests: Sequence[request.SessionRequest]) -> dict[str, str]:
+        """Say what is wrong with software of the person's own; several sessions have the same."""
+        try:
+            if requests:
+                await admission.check_software(self.spawner.life, requests[0], FRESH_FOR)
+        except request.RequestError as error:
+            return error.errors
+        except SessionError:  # who has no account on this machine still learns the rest
+            pass
+        return {}
+
     def impossible(self, what: str) -> str:
         """Say why a button can say nothing of this choice: *what* there is none of."""
         if self.whole is None or self.whole.errors:
@@ -213,8 +228,9 @@ class CheckHandler(ActionHandler):
         await courses.look(life, _COURSE_PATIENCE)
         site, accounts = life.site, admission.accounts(life)
         said = self.whole or found
+        requests = self.whole.requests if self.whole else [found.request] if found.request else []
         answer: dict[str, Any] = {
-            "errors": said.errors,
+            "errors": {**said.errors, **await self.wrong_software(requests)},
             "remarks": said.remarks,
             "said": summary.said(found.read, site),
             "cost": "",
@@ -225,7 +241,6 @@ class CheckHandler(ActionHandler):
             "courses": version(courses.cards(life)),
             **availability.live(life),
         }
-        requests = self.whole.requests if self.whole else [found.request] if found.request else []
         if requests and not said.errors:
             shared = summary.shared_options(requests[0], site, accounts)
             if self.whole and self.whole.plan:
@@ -255,6 +270,7 @@ class EstimateHandler(ActionHandler):
             return 200, {"errors": errors, "sentence": sentence, "start": None, "sooner": None}
         life = self.spawner.life
         try:
+            await admission.check_software(life, found.request, FRESH_FOR)
             await admission.check_room(life, found.request, JOBS_FOR)
             return 200, await dry_run.when(life, found.request, await self.target(self.spawner.name))
         except request.RequestError as error:
@@ -296,7 +312,10 @@ class LineHandler(ActionHandler):
         if not self.wants_json:
             self.whole = None
             found.errors.clear()
-        values, lists = several.parted(summary.as_shown(found.line, review))
+        shown = summary.as_shown(found.line, review)
+        if SOFTWARE & shown.keys():
+            shown = dict.fromkeys(OWN, "") | shown  # what the form has of one's own would go before it
+        values, lists = several.parted(shown)
         return 200, {"values": values, "lists": lists, "errors": (whole or review).errors}
 
 
@@ -499,7 +518,7 @@ def what(job: Job | None) -> str:
     if job is None:
         return ""
     cores = job.request.get("cores", 0)
-    parts = [f"{cores} core{'s' if cores != 1 else ''}", job.request.get("environment", "")]
+    parts = [f"{cores} core{'s' if cores != 1 else ''}", request.load(job.request).software]
     return ", ".join([*parts, *([f"node {job.node}"] if job.node else [])])
 
 

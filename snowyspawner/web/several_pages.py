@@ -26,6 +26,7 @@ from tornado.httputil import url_concat
 from ..choice import request, several, summary
 from ..session import admission
 from ..session.estimate import TooOftenError
+from ..session.software import FRESH_FOR
 from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
 from . import hub_private
@@ -154,6 +155,12 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
             if found.request is None:
                 continue
             outcome.cost = summary.cost(found.request, site)
+            try:
+                # All have the same: one look is enough for them.
+                await admission.check_software(life, found.request, FRESH_FOR)
+            except request.RequestError as error:
+                outcome.errors |= error.errors
+                continue
             name, there = session.name, before.setdefault(site.slurm_partition(found.request.partition), [])
             if not self.allow_named_servers:
                 outcome.errors["name"] = "this hub gives everybody one session at a time"

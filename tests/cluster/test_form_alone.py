@@ -57,6 +57,7 @@ class Guest(Visitor):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_while_slurm_is_away_the_form_comes_at_once_and_says_so(alone: Hub) -> None:
     """At the very first visit there is nothing to show but the Site's own; later, what was known last."""
     away = alone.directory / "away"

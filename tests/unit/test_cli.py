@@ -64,6 +64,8 @@ def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[
     values = {
         "environment": "tf-mkl",
         "image": "container.sif",
+        "own_container": "~/lab.sif",
+        "own_environment": "~/envs/lab",
         "partition": "devcore",
         "cores": "16",
         "gpu": "none",

@@ -15,6 +15,7 @@ from snowyspawner.choice import request
 from snowyspawner.choice.rules import NAMES, rules_of
 from snowyspawner.site import Site, load, shipped
 from snowyspawner.site.fields import FIELDS, PARTS, Choices, Kind
+from snowyspawner.site.model import Own
 from snowyspawner.web import form
 
 
@@ -27,8 +28,8 @@ def test_a_field_is_read_kept_and_drawn(name: str) -> None:
     assert name in request.SessionRequest.model_fields
     assert name in Choices.model_fields
     assert field.part in PARTS
-    assert (field.kind in ("member", "listed")) == bool(field.table)
-    assert not field.table or field.table in Site.model_fields
+    assert (field.kind in ("member", "listed", "own")) == bool(field.table)
+    assert not field.table or field.table in (Own if field.kind == "own" else Site).model_fields
     assert all(re.fullmatch(r"-[A-Za-z]|--[a-z-]+", flag) for flag in field.flags)
     assert not field.option or re.fullmatch(r"--[a-z-]+=\{\}", field.option)
 
@@ -49,7 +50,7 @@ def test_rules_look_at_what_may_be_looked_at(name: str) -> None:
     rules = rules_of(load(name))
     assert rules
     for rule in rules:
-        assert {*rule["when"], rule.get("value", "cores")} <= set(NAMES)
+        assert {*rule["when"], *rule.get("given", ()), rule.get("value", "cores")} <= set(NAMES)
 
 
 def test_the_page_knows_every_field_by_its_kind(variant: Callable[..., Site]) -> None:

@@ -16,7 +16,7 @@ from snowyspawner.slurm import reasons
 from snowyspawner.slurm.squeue import ENDED, STATE_STAGE, WAITING, stage_of
 from snowyspawner.standalone import launcher
 
-FACTS = {"image": "/proj/{x}/a.sif", "environment": "tf-gpu", "node": "s1"}
+FACTS = messages.JobFacts(image="/proj/{x}/a.sif", environment="tf-gpu", node="s1")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_every_field_that_is_blamed_exists() -> None:
 
 @pytest.mark.parametrize("code", range(65, 80))
 def test_every_code_of_the_launcher_s_has_a_sentence(code: int) -> None:
-    said = messages.launch_failure(code, **FACTS)
+    said = messages.launch_failure(code, FACTS)
     assert said.sentence.endswith(".")
     assert said.advice
     # The facts are filled in, and what looks like a template in them is left as it is.
@@ -181,15 +181,15 @@ def test_the_launcher_s_codes_are_those_that_have_words() -> None:
 
 
 def test_a_launch_failure_names_what_was_asked_for() -> None:
-    assert "/proj/{x}/a.sif" in messages.launch_failure(66, **FACTS).sentence
-    assert "s1" in messages.launch_failure(66, **FACTS).sentence
-    assert "tf-gpu" in messages.launch_failure(72, **FACTS).sentence
-    assert messages.launch_failure(72, **FACTS).field == "environment"
+    assert "/proj/{x}/a.sif" in messages.launch_failure(66, FACTS).sentence
+    assert "s1" in messages.launch_failure(66, FACTS).sentence
+    assert "tf-gpu" in messages.launch_failure(72, FACTS).sentence
+    assert messages.launch_failure(72, FACTS).field == "environment"
 
 
 @pytest.mark.parametrize("code", [0, 1, 64, 90, 137, 255])
 def test_any_other_code_is_the_server_s_own(code: int) -> None:
-    assert str(messages.launch_failure(code, **FACTS)) == f"The server ended before it answered (exit code {code})."
+    assert str(messages.launch_failure(code, FACTS)) == f"The server ended before it answered (exit code {code})."
 
 
 @pytest.mark.parametrize("reason", ["Resources", "Priority", "BeginTime", "PartitionDown", "JobHeldUser", "None"])

@@ -276,7 +276,7 @@ def test_the_launcher_runs_it_before_the_server(project: tuple[Site, Path], home
     server = tmp_path / "server"
     server.write_text('#!/bin/sh\necho "$JUPYTERHUB_DEFAULT_URL"; cat labs/lab1.ipynb\n')
     server.chmod(0o755)
-    claim = {"cmd": [str(server)], "fetch": repository.FETCH}
+    claim = {"cmd": [str(server)], "shell": repository.FETCH}
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(home),

@@ -174,7 +174,7 @@ CPU = {"gpu": "none", "environment": "tf-mkl"}
         ({"begin": "9999-12-31T23:59"}, "begin", "is more than a year away"),
         ({"begin": "2026-10-01T11:00"}, "begin", "(Europe/Stockholm) is in the past: choose a later time, or now"),
         ({"begin": "2027-10-03T12:00"}, "begin", "is more than a year away"),
-        ({"nodes": 2}, "nodes", "there is no such field; the fields are environment, image, partition, cores"),
+        ({"nodes": 2}, "nodes", "there is no such field; the fields are environment, image, own_container, own_"),
         ({"req_prologue": "id"}, "req_prologue", "there is no such field"),
         ({"__class__": "x"}, "__class__", "there is no such field"),
         ({"": "x"}, "", "there is no such field"),

@@ -24,6 +24,8 @@ def interpret(rules: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, 
     for rule in rules:
         if any(values[name] not in allowed for name, allowed in rule["when"].items()) or rule.get("remark"):
             continue
+        if not all(values[name] for name in rule.get("given", [])):
+            continue
         number = values[rule["value"]] if "value" in rule else None
         if "most" in rule and (number is None or number <= rule["most"]):
             continue
@@ -45,6 +47,8 @@ def drawn(site: Site, count: int, seed: int) -> list[dict[str, Any]]:
         {
             "environment": dice.choice([*site.environments]),
             "image": dice.choice([*site.images]),
+            "own_container": dice.choice(["", "", "~/lab.sif"]),
+            "own_environment": dice.choice(["", "", "/proj/g2021027/envs/lab"]),
             "partition": dice.choice([*site.partitions]),
             "gpu": dice.choice(
                 ["none", *(f"{key}:{n}" for key, gpu in site.gpus.items() for n in (1, gpu.max_count + 1))]
@@ -62,7 +66,8 @@ def at_fault(site: Site, choice: dict[str, Any]) -> set[str]:
     partition, environment = site.partitions[choice["partition"]], site.environments[choice["environment"]]
     gpu, _, count = choice["gpu"].partition(":")
     found = set()
-    if environment.images and choice["image"] not in environment.images:
+    of_the_site = not choice["own_container"] and not choice["own_environment"]
+    if of_the_site and environment.images and choice["image"] not in environment.images:
         found.add("image")
     if choice["cores"] > partition.max_cores:
         found.add("cores")
@@ -113,7 +118,7 @@ def test_rules_name_only_what_there_is(name: str) -> None:
         assert set(rule["when"]) <= set(NAMES)
         assert ("most" in rule) == ("value" in rule)
         assert rule.get("value", "cores") in NAMES
-        assert set(rule) <= {"field", "when", "value", "most", "say", "instead", "remark"}
+        assert set(rule) <= {"field", "when", "given", "value", "most", "say", "instead", "remark"}
 
 
 @pytest.mark.parametrize(
