@@ -283,9 +283,10 @@ class _Check:
         read = {name: value for name, value in values.items() if name not in self.errors}
         # A value that could not be read is out of every rule's sight.
         gpu_type = "" if "gpu" in self.errors else values["gpu"] or "none"
-        refused, self.remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
+        refused, remarks = violations(rules_of(self.site), {**values, "gpu_type": gpu_type})
         for name, text in refused.items():
             self.errors.setdefault(name, text)
+        self.remarks = {name: text for name, text in remarks.items() if name not in self.errors}
         request = None if self.errors else SessionRequest(**values)
         return request, read
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pwd
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
 from ..hubs import Hub
+from ..software import make_environment
 from .steps import T4, choice, entry, error_of, messages, read, settled, sign_in, unfold
 
 pytestmark = [pytest.mark.cluster, pytest.mark.browser]
@@ -30,6 +33,8 @@ POOL: dict[str, tuple[str, ...]] = {
     "open": ("", "course/lab1.ipynb"),
     "repository": ("", "https://git.example/labs.git#v1"),
     "email_on_start": ("0", "1"),
+    "own_container": ("",),
+    "own_environment": ("", "", "~/envs/mine", " ~/envs/mine/ "),
 }
 UNREADABLE: dict[str, tuple[str, ...]] = {
     "environment": ("tf-none",),
@@ -42,6 +47,8 @@ UNREADABLE: dict[str, tuple[str, ...]] = {
     "reservation": ("a b", '"><script>'),
     "open": ("/etc/passwd", "../x"),
     "repository": ("http://git.example/labs", "--upload-pack=id"),
+    "own_container": ("lab.sif", "docker://lab"),
+    "own_environment": ("~/my lab", "~/../lab"),
 }
 
 
@@ -93,6 +100,7 @@ def combinations() -> list[dict[str, str]]:
 
 async def test_the_page_says_what_the_server_says(page: Page, hub: Hub, users: list[str]) -> None:
     """At once by its own rules, which are the server's, and then by the server's word; nothing else is changed."""
+    make_environment(Path(pwd.getpwnam(users[0]).pw_dir) / "envs" / "mine", users[0])
     await page.clock.install()  # the page's patience is passed over, not waited for
     await sign_in(page, hub, users[0])
     await page.clock.run_for(1000)

@@ -24,36 +24,12 @@ from demo.commands import open_umask
 from ..faults import ready
 from ..hubs import Hub, until
 from ..people import Person, Project, course_cards, start_by
+from ..software import LENDER, make_environment, run
 from .test_session import queued
 
 pytestmark = pytest.mark.cluster
 
 QUICK = {"environment": "tf-pip", "partition": "core", "gpu": "none", "cores": "1", "time": "0:10:00"}
-LENDER = "/opt/conda/envs/tf-pip"
-SERVER = "import sys\nfrom jupyterhub.singleuser import main\nsys.exit(main())\n"
-
-
-def make_environment(path: Path, owner: str = "", *, server: bool = True) -> Path:
-    """Make an environment that has jupyterhub where the image is."""
-    with open_umask():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        run("/usr/bin/python3", "-m", "venv", "--without-pip", str(path))
-        (packages,) = path.glob("lib/python3*/site-packages")
-        (packages / "image.pth").write_text(f"{LENDER}/lib/python3.11/site-packages\n")
-        for name in ("etc", "share"):  # Jupyter's extensions and JupyterLab itself
-            (path / name).mkdir(exist_ok=True)
-            (path / name / "jupyter").symlink_to(f"{LENDER}/{name}/jupyter")
-        if server:
-            (path / "bin" / "jupyterhub-singleuser").write_text(f"#!{path}/bin/python3\n{SERVER}")
-            (path / "bin" / "jupyterhub-singleuser").chmod(0o755)
-    if owner:
-        run("chown", "-R", f"{owner}:", str(path.parent))
-    return path
-
-
-def run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, (argv, done.stderr)
 
 
 def home_of(name: str) -> Path:

@@ -28,6 +28,7 @@ from snowyspawner.slurm.client import SlurmClient
 from ..faults import ready
 from ..hubs import ROOT, Hub, until
 from ..runs import account_prefix
+from ..software import make_environment
 from ..wheel import build, copy_dependencies, install
 from .test_failures import stopped
 from .test_session import MKL, facts, launcher, queued, show_job
@@ -338,6 +339,33 @@ def test_the_service_account_may_ask_when_a_job_would_start(
     assert queued(slurm, cluster, users[0]) == []
 
 
+@pytest.mark.parametrize("other_hub", ["service account"], indirect=True)
+async def test_one_s_own_software_is_looked_at_as_the_person(
+    service: str, other_hub: OtherHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """By sudo, too: nobody else's, and nothing elsewhere; and a start is refused or goes on by what was found."""
+    first, second = users[:2]
+    home = Path(pwd.getpwnam(first).pw_dir)
+    mine = make_environment(home / "envs" / "lab", first)
+    other = make_environment(Path(pwd.getpwnam(second).pw_dir) / "envs" / "lab", second)
+
+    def found(who: str, path: Path | str) -> str:
+        done = as_service(service, who, str(HELPER), "own", "own_environment", str(path))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.partition("\n")[0]
+
+    assert found(first, "~/envs/lab") == found(first, mine) == "ready"
+    assert found(first, "~/envs/none") == "missing"
+    assert found(first, other) == found(first, "/usr/bin") == "outside"
+    message = await other_hub.failure(first, {**MKL, "own_environment": "~/envs/none"})
+    assert "own_environment: ~/envs/none does not exist: make it with" in message
+    assert queued(slurm, cluster, first) == []
+    await other_hub.submit(first, {**MKL, "begin": later(cluster, 600), "own_environment": "~/envs/lab"})
+    assert (await other_hub.job(first))["request"]["own_environment"] == "~/envs/lab"
+    await other_hub.end(first)
+    assert "Cannot look at" not in other_hub.log()
+
+
 def test_the_service_account_may_run_nothing_else(service: str, users: list[str]) -> None:
     """share/deploy's sudoers file lets it run sbatch, scancel and the helper as a user, and that is all."""
     for who, words in (
@@ -360,9 +388,18 @@ def test_the_service_account_may_run_nothing_else(service: str, users: list[str]
 
 
 @pytest.mark.parametrize(
-    "words", [("cat", "/etc/passwd"), ("log", "../x"), ("log", "1", "2"), ("course", "/etc/passwd")]
+    "words",
+    [
+        ("cat", "/etc/passwd"),
+        ("log", "../x"),
+        ("log", "1", "2"),
+        ("course", "/etc/passwd"),
+        ("own", "images", "~/lab"),
+        ("own", "own_environment", "lab"),
+        ("own", "own_environment", "~/../../etc"),
+    ],
 )
-def test_the_helper_takes_no_path(service: str, users: list[str], words: tuple[str, ...]) -> None:
+def test_the_helper_takes_no_other_path(service: str, users: list[str], words: tuple[str, ...]) -> None:
     done = as_service(service, users[0], str(HELPER), *words)
     assert (done.returncode, done.stdout) == (10, "")
 
