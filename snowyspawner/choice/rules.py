@@ -104,7 +104,9 @@ def _of_own() -> list[Rule]:
         ("image", "own_container"),
     ):
         what = FIELDS[name].in_words
-        rules.append({"field": field, "when": {}, "given": [name], "say": f"is not used: {what} is", "remark": True})
+        rules.append(
+            {"field": field, "when": {}, "given": [name], "say": f"is not used: {what} takes its place", "remark": True}
+        )
     return rules
 
 

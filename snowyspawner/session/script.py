@@ -131,7 +131,12 @@ def _software(site: Site, request: SessionRequest, home: str) -> tuple[Image, En
         environment = Environment(kind="none")
     if request.own_environment:
         environment = Environment(kind="prefix", prefix=own.written_out(request.own_environment, home))
-    extra = tuple(place for place in dict.fromkeys(binds) if ":" not in place and place not in image.binds)
+    extra = tuple(
+        place
+        for place in dict.fromkeys(binds)
+        # The runtime would part it at a colon.
+        if ":" not in place and not any(f"{place}/".startswith(f"{bind.rstrip('/')}/") for bind in image.binds)
+    )
     return image.model_copy(update={"binds": image.binds + extra}), environment
 
 

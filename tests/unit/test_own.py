@@ -192,12 +192,12 @@ def test_what_is_missing_comes_with_the_command_that_installs_it(kind: str, comm
 def test_what_is_not_used_is_said(snowy: Site) -> None:
     found = review({"account": "g2021027", "own_container": "~/lab.sif"}, snowy)
     assert found.remarks == {
-        "environment": "is not used: your own container is",
-        "image": "is not used: your own container is",
+        "environment": "is not used: your own container takes its place",
+        "image": "is not used: your own container takes its place",
     }
     found = review({"account": "g2021027", "own_environment": "~/lab", "environment": "tf-mkl"}, snowy)
     # Nothing is known of what a GPU is good for in it.
-    assert found.remarks == {"environment": "is not used: your own environment is"}
+    assert found.remarks == {"environment": "is not used: your own environment takes its place"}
 
 
 def test_rules_about_the_site_s_software_do_not_hold_for_one_s_own(variant: Callable[..., Site]) -> None:
@@ -317,6 +317,10 @@ def test_a_project_s_directory_is_bound(variant: Callable[..., Site]) -> None:
     assert json.loads(spec(site, made, TARGET))["image"]["binds"] == ["/sw", "/proj/g2021027"]
     made = choose(site, own_environment="~/envs/lab")
     assert json.loads(spec(site, made, TARGET))["image"]["binds"] == ["/sw"]
+    # Nor twice.
+    site = variant(images={"container.sif": {"path": "/c.sif", "binds": ["/proj"]}})
+    made = choose(site, own_environment="/proj/g2021027/envs/lab")
+    assert json.loads(spec(site, made, TARGET))["image"]["binds"] == ["/proj"]
 
 
 def test_a_container_runs_where_the_site_has_none(variant: Callable[..., Site]) -> None:
