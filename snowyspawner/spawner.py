@@ -25,6 +25,7 @@ from .session.lifecycle import Life, same_node
 from .session.messages import Words
 from .session.record import Job, Phase, new_job
 from .session.stopping import stop_if_forgotten
+from .session.usage import Usage
 from .site import load_or_keep
 from .slurm.client import prefix_for
 from .web import card, form, hub_private, job_api
@@ -91,6 +92,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         Seconds that each of Slurm's commands has to answer.
 
         A command that takes longer is ended. A job that sbatch was handing over then is looked for by its name.
+        """,
+    ).tag(config=True)
+
+    usage_interval = Integer(
+        120,
+        min=0,
+        help="""
+        Seconds between two times that a job says what it uses of its cores, memory and GPUs. 0: that is not measured.
+
+        The last of it is kept with how the session ended, until its next start.
         """,
     ).tag(config=True)
 
@@ -439,7 +450,19 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         # Not in the script, which has little room, and is sent to Slurm for everybody.
         shell = own_environment.ACTIVATE if self.choice and self.choice.own_environment else ""
         shell += repository.FETCH if self.choice and self.choice.repository else ""
-        return {"env": self.get_env(), "cmd": [*self.cmd, *self.get_args()], "shell": shell}
+        sampler = {"text": script.carried("sampler.py"), "interval": self.usage_interval, "gpu": self._vendor()}
+        return {
+            "env": self.get_env(),
+            "cmd": [*self.cmd, *self.get_args()],
+            "shell": shell,
+            "extension": script.extension(),
+            "sampler": sampler if self.usage_interval else None,
+        }
+
+    def _vendor(self) -> str:
+        """Return whose GPUs the session has; empty: it has none."""
+        gpu = self.life.site.gpus.get(self.choice.gpu) if self.choice else None
+        return gpu.vendor if gpu else ""
 
     async def serving(self, port: int, node: str) -> dict[str, Any] | None:
         """Note where the server answers; None as in `claimed`, and while Slurm has not said where the job runs.
@@ -475,6 +498,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any]:
         """Note why the job cannot serve, or no longer does. Raises HTTPError 410."""
         self.life.gave_up(self._expect("launching", "serving", "stopping"), code, detail, log)
+        return {}
+
+    def used(self, usage: Usage) -> dict[str, Any]:
+        """Note what the job has used so far. Raises HTTPError 410."""
+        self.life.used(self._expect("serving", "stopping"), usage)
         return {}
 
     def _expect(self, *phases: Phase) -> Job:

@@ -30,6 +30,7 @@ from .messages import Words
 from .record import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .stopping import cancel
 from .tasks import Tasks
+from .usage import Usage
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
 _ADOPT_FOR = 120.0
@@ -415,6 +416,11 @@ class Life:
         self.watch(job).leaves()
         self.watcher.kick()
 
+    def used(self, job: Job, usage: Usage) -> None:
+        """Note what the job has used so far: what is known if it ends without a word."""
+        job.usage = usage
+        self.store()
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     async def guard(
@@ -462,6 +468,7 @@ class Life:
             last.log = last.log or self.failure.log
         last.stopped = stopped and not self.failure
         last.ended_at, last.begun_at, last.node, last.request = time.time(), job.begun_at, job.node, job.request
+        last.usage = job.usage
         self.last = last
         shown = "STOPPED" if last.stopped else last.state or "CANCELLED"
         ENDS.labels(shown).inc()

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from ..stored import read
+from .usage import Usage
 
 #: Changes when a stored job has to be read in another way: with it come a migration and a recorded state for the tests.
 STATE_VERSION = 1
@@ -39,6 +40,7 @@ class Job(BaseModel):
     token_id: int | None = None
     begun_at: float = 0.0  # epoch seconds: when it left the queue; 0: not yet
     served_at: float = 0.0  # epoch seconds: when its server answered
+    usage: Usage | None = None  # what it has used, as it has said last
 
     @property
     def queue_seconds(self) -> float:
@@ -78,6 +80,7 @@ class Ended(BaseModel):
     begun_at: float = 0.0  # epoch seconds; 0: it never left the queue
     ended_at: float = 0.0  # epoch seconds
     request: dict[str, Any] = {}  # SessionRequest.model_dump()
+    usage: Usage | None = None  # what it had used, as it had said last
 
 
 def load_ended(stored: Any) -> Ended | None:

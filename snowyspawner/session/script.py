@@ -23,7 +23,6 @@ from ..slurm.times import format_duration
 
 _LAUNCHER_END = "SNOWYSPAWNER_LAUNCHER"
 _END_WARNING_END = "SNOWYSPAWNER_END_WARNING"
-_EXTENSION_END = "SNOWYSPAWNER_EXTENSION"
 _SPEC_END = "SNOWYSPAWNER_SPEC"
 
 #: sbatch(1), --signal: "the signal may be sent up to 60 seconds earlier than specified", in seconds.
@@ -192,20 +191,21 @@ def build(site: Site, request: SessionRequest, target: Target) -> str:
 trap '' USR1
 trap 'echo "snowyspawner: the job ended before its launcher could begin (exit code $?)" >&2' EXIT
 {prologue}
-exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_END_WARNING_END}' 6<<'{_EXTENSION_END}' 4<<'{_SPEC_END}'
-{_source("launcher.py")}{_LAUNCHER_END}
-{_source("end_warning.py")}{_END_WARNING_END}
-{_extension()}{_EXTENSION_END}
+exec {site.python} -I /dev/fd/3 3<<'{_LAUNCHER_END}' 5<<'{_END_WARNING_END}' 4<<'{_SPEC_END}'
+{carried("launcher.py")}{_LAUNCHER_END}
+{carried("end_warning.py")}{_END_WARNING_END}
 {spec(site, request, target)}
 {_SPEC_END}
 """
 
 
 @cache
-def _source(name: str) -> str:
+def carried(name: str) -> str:
+    """Return the text of a module of `standalone`: it goes with the script, or with the claim."""
     return (Path(__file__).parent.parent / "standalone" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _extension() -> str:
+def extension() -> str:
+    """Return the JavaScript of the extension for JupyterLab, which goes with the claim."""
     return (share_dir() / "labextension" / "warning.js").read_text(encoding="utf-8")

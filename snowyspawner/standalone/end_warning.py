@@ -1,7 +1,7 @@
 """What the launcher does beside serving: it tells when the session ends, and removes old logs.
 
-The job script carries this file's text as it does launcher.py's, on file descriptor 5, and the extension for
-JupyterLab (share/labextension/) on 6. Standard library only, Python 3.6 or newer. Nothing imports it.
+The job script carries this file's text as it does launcher.py's, on file descriptor 5; the extension for JupyterLab
+(share/labextension/) comes with the claim. Standard library only, Python 3.6 or newer. Nothing imports it.
 """
 
 import contextlib
@@ -135,9 +135,9 @@ class Clock(object):
     def add_to_lab(self, directory, script):
         """Put the extension, whose JavaScript is *script*, below *directory*; return the entry for JUPYTER_PATH.
 
-        Without warnings, or without room for it, the entry is empty: JupyterLab does without.
+        Without warnings, without a script or without room for it, the entry is empty: JupyterLab does without.
         """
-        if not self.warn:
+        if not (self.warn and script):
             return ""
         root = os.path.join(directory, "share")
         extension = os.path.join(root, "labextensions", PACKAGE["name"])

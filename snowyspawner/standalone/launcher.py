@@ -1,8 +1,8 @@
 """Runs in the job: claims the session, starts the single-user server in its container, reports to the hub.
 
 The job script carries this file's text and gives it to the node's Python on file descriptor 3, with one JSON
-spec on 4, end_warning.py on 5 and JupyterLab's extension on 6, so that a node needs nothing of ours. Standard library
-only, Python 3.6 or newer. Nothing imports it.
+spec on 4 and end_warning.py on 5, so that a node needs nothing of ours; JupyterLab's extension and sampler.py come with
+the claim. Standard library only, Python 3.6 or newer. Nothing imports it.
 
 What goes to standard error ends up in the job's log. Exit codes 65 to 82 are causes (see messages.py); any other is
 the server's own.
@@ -542,10 +542,11 @@ def unforeseen(hub):
     return UNFORESEEN
 
 
-def tell(hub, code, detail, log):
-    """Tell the hub how it ended, if it is there."""
+def tell(hub, code, detail, log, usage=None):
+    """Tell the hub how it ended, if it is there; and what it has used, if that is known."""
+    more = {"usage": usage} if usage else {}
     try:
-        hub.post("report", code=code, detail=detail[:500], log=[line[:500] for line in log])
+        hub.post("report", code=code, detail=detail[:500], log=[line[:500] for line in log], **more)
     except (OSError, ValueError, http.client.HTTPException) as error:
         say("could not tell the hub: %s" % error)
 
@@ -555,20 +556,20 @@ def serve(spec, hub):
     end_warning = types.ModuleType("end_warning")
     exec(compile(carried(5), "end_warning.py", "exec"), end_warning.__dict__)  # noqa: S102  our own text
     clock = end_warning.Clock(say)  # catches SIGUSR1, which the script has had ignored
-    extension = carried(6)
     clock.start(spec["limit"], spec["warn"])
     if spec["logs"]:
         rest = (os.path.expanduser("~"), spec["logs"], hub.identity["job_id"], say)
         threading.Thread(target=end_warning.prune, args=rest, daemon=True).start()
     scratch = scratch_directory(spec["scratch"])
     runtime_dir = data = ""
+    sampler = usage = None
     try:
         while True:
             # First: only who has claimed is listened to, also about what is wrong.
             claim = hub.insist("claim")
             if not runtime_dir:
                 runtime_dir = make_runtime_directory(scratch)
-                data = clock.add_to_lab(runtime_dir, extension)
+                data = clock.add_to_lab(runtime_dir, claim.get("extension", ""))
             server = start_server(spec, claim, scratch, runtime_dir, data, clock.end)
             if not hub.insist("report", port=server.port).get("again"):
                 break
@@ -577,6 +578,7 @@ def serve(spec, hub):
             server.end()
             Server.current = None
         say("serving on port %d of %s" % (server.port, hub.identity["node"]))
+        sampler = start_sampler(claim, hub)
         code = server.wait()
         log = list(server.tail)
         say("the server ended with exit code %d" % code)
@@ -588,10 +590,25 @@ def serve(spec, hub):
             Server.current.end()
     finally:
         clock.close()
+        if sampler:
+            usage = sampler.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)
     if code not in (NO_HUB, REFUSED):
-        tell(hub, code, detail, log)
+        tell(hub, code, detail, log, usage)
     return code
+
+
+def start_sampler(claim, hub):
+    """Start to measure what the session uses; None where the hub does not ask for it, or it cannot be."""
+    if not claim.get("sampler"):
+        return None
+    module = types.ModuleType("sampler")
+    try:
+        exec(compile(claim["sampler"]["text"], "sampler.py", "exec"), module.__dict__)  # noqa: S102  the hub's
+        return module.begin(claim["sampler"], lambda record: hub.post("report", usage=record))
+    except Exception as error:
+        say("what this session uses is not measured: %s" % error)
+        return None
 
 
 if __name__ == "__main__":

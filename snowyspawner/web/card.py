@@ -17,6 +17,7 @@ from ..session.lifecycle import Life
 from ..session.messages import Words
 from ..session.record import Ended
 from ..session.status import Status
+from ..session.usage import said_of
 from ..site import Site
 from ..site.fields import FIELDS
 from ..slurm.times import say_duration, say_running
@@ -46,6 +47,7 @@ class Card(NamedTuple):
     warn_from: float | None = None  # from then on the end is near
     again: bool = False  # there is a choice to start again with
     left_out: str = ""  # what of it will not be asked for again
+    used: str = ""  # a sentence: what it uses, or has used
     support: tuple[str, str] = ("", "")  # whom to turn to: the text and the address of a link
 
     @property
@@ -63,7 +65,8 @@ class Card(NamedTuple):
     def stamp(self) -> str:
         """Return something that changes when what is shown does, apart from times that run."""
         status = self.status and (self.status.message, self.status.starts_at is None)
-        return hashlib.sha256(repr((self.kind, self.job_id, self.node, self.words, status)).encode()).hexdigest()[:16]
+        shown = (self.kind, self.job_id, self.node, self.words, status, self.used)
+        return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
     @property
     def ends_soon(self) -> bool:
@@ -168,6 +171,7 @@ def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: B
         ends_at=ends,
         warn_from=ends - site.warning(limit) if ends and site.warning(limit) else None,
         again=True,
+        used=said_of(job.usage, job.request, site) if kind == "running" else "",
     )
 
 
@@ -230,6 +234,7 @@ def _ended(last: Ended, site: Site, path: str) -> Card:
         ended_at=last.ended_at or None,
         again=bool(last.request),
         left_out="reservation" if last.request.get("reservation") else "",
+        used=said_of(last.usage, last.request, site),
     )
 
 

@@ -20,6 +20,7 @@ from jupyterhub.apihandlers.base import APIHandler
 from tornado import web
 
 from ..session.record import Job, load_job
+from ..session.usage import Usage, read_usage
 from ..slurm import names
 
 #: Where claim and report are, below the hub's API.
@@ -56,6 +57,9 @@ class Claimed(Protocol):
 
     def gave_up(self, code: int, detail: str, log: list[str]) -> dict[str, Any] | None:
         """Note why the job cannot serve, or no longer does."""
+
+    def used(self, usage: Usage) -> dict[str, Any]:
+        """Note what the job has used so far."""
 
 
 @web.stream_request_body
@@ -145,19 +149,29 @@ class ClaimHandler(JobHandler):
     """A job has started: it gets its server's environment, or is asked to wait while the hub takes it up again."""
 
     async def post(self) -> None:
-        """Answer 200 with ``{"env": {…}, "cmd": […]}``, or 202, or 404/410."""
+        """Answer 200 with what `SnowySpawner.claimed` returns, or 202, or 404/410."""
         body = self.read({})
         spawner = self.find(body)
         self.reply(spawner, spawner.claimed(body["job_id"], body["node"]))
 
 
 class ReportHandler(JobHandler):
-    """A job's server answers on a port, or the job says why there is none."""
+    """A job's server answers on a port, or the job says why there is none, or what it uses."""
 
     async def post(self) -> None:
         """Answer 200 (``{"again": true}``: claim once more), or 202, or 4xx when nobody waits for this."""
-        body = self.read({"port": int}, {"code": int, "detail": str, "log": list})
+        end = {"code": int, "detail": str, "log": list}
+        body = self.read({"port": int}, end, {"usage": dict}, {**end, "usage": dict})
         spawner = self.find(body)
+        if "usage" in body:
+            try:
+                usage = read_usage(body["usage"])
+            except ValueError as error:
+                raise web.HTTPError(400, str(error)) from None
+            answer = spawner.used(usage)
+            if "code" not in body:
+                self.reply(spawner, answer)
+                return
         if "port" in body:
             if not 1024 <= body["port"] <= 65535:
                 raise web.HTTPError(400, "port: 1024 to 65535")

@@ -112,9 +112,10 @@ async def test_a_session_runs_in_an_environment_of_one_s_own(
 async def test_a_conda_environment_is_activated_without_conda(hub: Hub, users: list[str], envs: Path) -> None:
     """By what conda leaves in it; the path may be written out."""
     name, mine = users[0], make_environment(envs / "mine", users[0])
-    (mine / "conda-meta").mkdir()
-    (mine / "etc/conda/activate.d").mkdir(parents=True)
-    (mine / "etc/conda/activate.d/lab.sh").write_text('export LAB_DATA="$CONDA_PREFIX/share/lab"\n')
+    with open_umask():
+        (mine / "conda-meta").mkdir()
+        (mine / "etc/conda/activate.d").mkdir(parents=True)
+        (mine / "etc/conda/activate.d/lab.sh").write_text('export LAB_DATA="$CONDA_PREFIX/share/lab"\n')
     await hub.serve(name, {**QUICK, "own_environment": str(mine)}, "mine")
     seen = json.loads(await hub.run(name, SEEN, "mine"))
     assert (seen["CONDA_PREFIX"], seen["LAB_DATA"], seen["VIRTUAL_ENV"]) == (str(mine), f"{mine}/share/lab", None)

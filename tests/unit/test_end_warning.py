@@ -254,7 +254,9 @@ def test_without_warnings_there_is_nothing_to_look_at(monkeypatch: pytest.Monkey
 
 def test_a_full_scratch_costs_the_warning_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Sequence(monkeypatch, warn=600, end=3600)
-    assert made.clock.add_to_lab("/proc", "") == ""
+    assert made.clock.add_to_lab("/proc", "") == ""  # nothing to put there
+    assert made.said == []
+    assert made.clock.add_to_lab("/proc", "script") == ""
     assert made.said[0].startswith("no warnings in JupyterLab: ")
     made.clock.look(True)
     assert "save your work" in made.said[1]

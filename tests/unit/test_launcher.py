@@ -136,6 +136,7 @@ class StandInHub:
 def claim(mode: str = "", token: str = TOKEN, **env: str) -> dict[str, Any]:
     return {
         "cmd": ["jupyterhub-singleuser", "--flag", "it's $(id)"],
+        "extension": EXTENSION.read_text(),
         "env": {
             "JUPYTERHUB_API_TOKEN": token,
             "JUPYTERHUB_SERVICE_URL": "http://0.0.0.0:0/user/you/",
@@ -154,8 +155,8 @@ class Job:
         spec_file = home / "spec.json"
         spec_file.write_text(json.dumps(spec))
         # As in the script: a shell opens the descriptors, and ignores the signal.
-        text = 'trap "" USR1; spec=$1 warning=$2 js=$3; shift 3; exec "$@" 4<"$spec" 5<"$warning" 6<"$js"'
-        words = ["/bin/sh", "-c", text, "sh", str(spec_file), end_warning.__file__, str(EXTENSION)]
+        text = 'trap "" USR1; spec=$1 warning=$2; shift 2; exec "$@" 4<"$spec" 5<"$warning"'
+        words = ["/bin/sh", "-c", text, "sh", str(spec_file), end_warning.__file__]
         with self.log_file.open("wb") as log:
             # A session of its own, so that the test can end all of it.
             self.process = subprocess.Popen(

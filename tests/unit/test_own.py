@@ -324,7 +324,7 @@ def test_a_project_s_directory_is_bound(variant: Callable[..., Site]) -> None:
 
 
 def test_a_container_runs_where_the_site_has_none(variant: Callable[..., Site]) -> None:
-    site = variant(images={"container.sif": {"path": "/", "runtime": "none", "binds": []}})
+    site = variant(images={"container.sif": {"path": "/", "runtime": "none", "entry": "run", "binds": []}})
     image = json.loads(spec(site, choose(site, own_container="~/lab.sif"), TARGET))["image"]
     assert (image["runtime"], image["entry"], image["path"]) == ("auto", "exec", "/home/me/lab.sif")
 

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from snowyspawner._share import share_dir
 from snowyspawner.choice.request import from_options
 from snowyspawner.session import script
 from snowyspawner.session.script import Target
 from snowyspawner.site import Site, load
 from snowyspawner.slurm.client import SCRIPT_LIMIT
-from snowyspawner.standalone import end_warning, launcher
+from snowyspawner.standalone import end_warning, launcher, sampler
 
 BIN = Path(sys.executable).parent
 
@@ -266,7 +265,7 @@ def test_one_write_to_a_pipe_delivers_it_whole(rich: Site, target: Target) -> No
     size = len(built(rich, target, **FULL).encode())
     assert size <= SCRIPT_LIMIT < 64 * 1024
     # Room for a site's prologue.
-    assert size < 44 * 1024
+    assert size < 38 * 1024
 
 
 def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target) -> None:
@@ -278,7 +277,7 @@ def test_the_site_s_prologue_runs_before_the_launcher(rich: Site, target: Target
 
 def test_what_ends_the_heredocs_is_nowhere_else(rich: Site, target: Target) -> None:
     lines = built(rich, target, **FULL).splitlines()
-    for word in ("LAUNCHER", "END_WARNING", "EXTENSION", "SPEC"):
+    for word in ("LAUNCHER", "END_WARNING", "SPEC"):
         word = f"SNOWYSPAWNER_{word}"
         having = [line for line in lines if word in line]
         assert len(having) == 2
@@ -293,7 +292,7 @@ def test_what_reaches_the_node_s_python_is_what_we_have(
     # A python that says what it was given: bash itself does the rest, as on a node.
     python = executable(
         "python",
-        f'#!/bin/sh\necho "$@" > {tmp_path}/argv\n' + "".join(f"cat <&{n} > {tmp_path}/{n}\n" for n in range(3, 7)),
+        f'#!/bin/sh\necho "$@" > {tmp_path}/argv\n' + "".join(f"cat <&{n} > {tmp_path}/{n}\n" for n in range(3, 6)),
     )
     site = variant(python=str(python))
     text = built(site, target, **FULL)
@@ -301,7 +300,6 @@ def test_what_reaches_the_node_s_python_is_what_we_have(
     assert (tmp_path / "argv").read_text() == "-I /dev/fd/3\n"
     assert (tmp_path / "3").read_bytes() == Path(launcher.__file__).read_bytes()
     assert (tmp_path / "5").read_bytes() == Path(end_warning.__file__).read_bytes()
-    assert (tmp_path / "6").read_bytes() == (share_dir() / "labextension" / "warning.js").read_bytes()
     assert json.loads((tmp_path / "4").read_text()) == json.loads(script.spec(site, from_options(FULL, site), target))
 
 
@@ -385,7 +383,7 @@ def test_an_account_without_a_shell_gets_one() -> None:
 # -- the launcher's text -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("carried", [launcher, end_warning], ids=lambda module: str(module.__name__))
+@pytest.mark.parametrize("carried", [launcher, end_warning, sampler], ids=lambda module: str(module.__name__))
 def test_what_the_script_carries_runs_on_python_3_6(carried: ModuleType) -> None:
     assert carried.__file__
     done = subprocess.run(

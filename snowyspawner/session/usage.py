@@ -1,0 +1,79 @@
+"""What a session uses, as its job says it: checked, and in words. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+
+from ..choice.request import load
+from ..site import Site
+from ..slurm.times import say_running
+
+#: Below this nothing is said: seconds.
+_SHORTEST = 30.0
+
+_Number = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Strict(False)]
+_Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), Strict(False)]
+
+
+class Usage(BaseModel):
+    """A job's own record (standalone/sampler.py). None: it could not be measured, which is not 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    seconds: _Number  # for which it was measured
+    cores: _Number | None = None  # that were busy, in the mean
+    memory: _Number | None = None  # MiB, now
+    memory_peak: _Number | None = None  # MiB
+    gpu_busy: _Percent | None = None  # of the time, in the mean
+    gpu_memory: _Number | None = None  # MiB that the GPUs have
+    gpu_memory_peak: _Number | None = None  # MiB
+    gpu_energy: _Number | None = None  # Wh, of the GPUs alone
+
+
+def read_usage(said: Any) -> Usage:
+    """Read what a job says. Raises `ValueError`: it is no record."""
+    try:
+        return Usage.model_validate(said)
+    except ValidationError as error:
+        raise ValueError(f"usage: {error.error_count()} values that no job has") from None
+
+
+def said_of(usage: Usage | None, request: Any, site: Site) -> str:
+    """Say what a session with a stored *request* has used, against what it had; empty when that is not known.
+
+    ``1.2 of 4 cores, 3.1 of 32 GB, GPU busy 6 % of the time (most memory 1.4 of 15 GB)``
+    """
+    if usage is None or usage.seconds < _SHORTEST:
+        return ""
+    wanted = load(request)
+    partition = site.partitions.get(wanted.partition)
+    cores = partition.max_cores if partition and partition.whole_node else wanted.cores
+    parts = []
+    if usage.cores is not None:
+        parts.append(f"{_short(usage.cores)} of {cores} core{'s' if cores != 1 else ''}")
+    if usage.memory_peak is not None:
+        memory = wanted.memory or cores * site.memory_per_core
+        parts.append(f"{_short(usage.memory_peak / 1000)} of {_short(memory / 1000)} GB")
+    if wanted.gpu:
+        parts.append(_of_gpus(usage))
+    if usage.cores is None and usage.memory_peak is None and usage.gpu_busy is None:
+        return ""
+    return f"In {say_running(usage.seconds)}: {', '.join(parts)}."
+
+
+def _of_gpus(usage: Usage) -> str:
+    if usage.gpu_busy is None:
+        return "GPU not known"
+    text = f"GPU busy {usage.gpu_busy:.0f} % of the time"
+    if usage.gpu_memory and usage.gpu_memory_peak is not None:
+        text += f" (most memory {_short(usage.gpu_memory_peak / 1000)} of {_short(usage.gpu_memory / 1000)} GB)"
+    return text
+
+
+def _short(number: float) -> str:
+    """Write a number with no digits that say nothing: 0.06, 1.2, 32."""
+    if number >= 10:
+        return f"{number:.0f}"
+    return f"{number:.1f}".removesuffix(".0") if number >= 0.1 else f"{number:.1g}"

@@ -1,0 +1,256 @@
+"""What a session uses of its node: cores, memory and GPUs, in sums, means and peaks.
+
+The hub sends this file's text with the claim; the launcher starts it with the server. What cannot be measured is left
+out of the record: it is never 0, and never the session's end. Standard library only, Python 3.6 or newer. Nothing
+imports it.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+import threading
+import time
+
+PERIOD = 15.0  # seconds between two samples, at most
+FIRST = 30.0  # seconds until the first record: a session that ends soon has one, too
+# Utilization in percent, memory in MiB, power in W.
+QUERY = ["--query-gpu=uuid,utilization.gpu,memory.used,memory.total,power.draw", "--format=csv,noheader,nounits"]
+MIB = 1024.0 * 1024.0
+TICKS = float(os.sysconf("SC_CLK_TCK"))
+
+
+def job_cgroup(text, controller):
+    """Return the job's part of a cgroup's path in /proc/PID/cgroup (cgroups(7)); empty where it has none of its own.
+
+    *controller* is one of version 1's, or empty for version 2. Slurm's paths are …/job_17/step_batch/….
+    """
+    for line in text.splitlines():
+        number, names, path = (line.split(":", 2) + ["", ""])[:3]
+        if (controller in names.split(",")) if controller else (number == "0" and not names):
+            found = re.match(r"(/.*?/job_[0-9]+)(/|$)", path)
+            return found.group(1) if found else ""
+    return ""
+
+
+def numbers(path):
+    """Return the lines ``NAME NUMBER`` of a cgroup's file. Raises OSError, ValueError."""
+    with open(path) as lines:
+        return {name: int(value) for name, value in (line.split() for line in lines)}
+
+
+def number(path):
+    """Return the one number in a file. Raises OSError, ValueError."""
+    with open(path) as file:
+        return int(file.read())
+
+
+class Cgroup(object):
+    """The job's cgroup, of either version. Slurm makes it where it is told to (cgroup.conf(5))."""
+
+    def __init__(self, root="/sys/fs/cgroup", own="/proc/self/cgroup"):
+        with open(own) as file:
+            text = file.read()
+        self.unified = root + job_cgroup(text, "") if job_cgroup(text, "") else ""
+        self.cpu, self.memory = (
+            "%s/%s%s" % (root, name, job_cgroup(text, name)) if job_cgroup(text, name) else ""
+            for name in ("cpuacct", "memory")
+        )
+
+    def cpu_seconds(self):
+        """Return the processor time of all of the job, in seconds. Raises OSError, ValueError, KeyError."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if self.unified:
+                return numbers(self.unified + "/cpu.stat")["usage_usec"] / 1e6
+        if not self.cpu:
+            raise OSError("no cgroup")
+        return number(self.cpu + "/cpuacct.usage") / 1e9
+
+    def memory_mib(self):
+        """Return what the job holds, without files that are merely cached. Raises OSError, ValueError, KeyError."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if self.unified:
+                cached = numbers(self.unified + "/memory.stat")["inactive_file"]
+                return (number(self.unified + "/memory.current") - cached) / MIB
+        if not self.memory:
+            raise OSError("no cgroup")
+        cached = numbers(self.memory + "/memory.stat")["total_inactive_file"]
+        return (number(self.memory + "/memory.usage_in_bytes") - cached) / MIB
+
+
+class Processes(object):
+    """The same of a process and all that it has started, for a node without cgroups.
+
+    A node may have thousands of processes, so that they are looked through once for both, and with few steps.
+    """
+
+    def __init__(self, pid, proc="/proc"):
+        self.pid, self.proc, self.before, self.family = pid, proc, 0.0, []
+
+    def read(self, pid, name, size):
+        """Return the beginning of a file of /proc/PID, at most *size* bytes. Raises OSError."""
+        fd = os.open("%s/%s/%s" % (self.proc, pid, name), os.O_RDONLY)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.close(fd)
+
+    def cpu_seconds(self):
+        """Return their processor time, in seconds; also of those that have ended and were waited for."""
+        rows, children = {}, {}
+        for name in os.listdir(self.proc):
+            if name.isdigit():
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    # "PID (a name, which may hold anything) STATE PPID …", proc(5)
+                    rows[int(name)] = fields = self.read(name, "stat", 1024).rpartition(b")")[2].split(None, 15)
+                    children.setdefault(int(fields[1]), []).append(int(name))
+        self.family = [self.pid]
+        for pid in self.family:
+            self.family += children.get(pid, [])
+        # utime, stime, cutime and cstime. What nobody waits for is lost with it, and time does not run back.
+        ticks = sum(sum(map(int, rows[pid][11:15])) for pid in self.family if pid in rows)
+        self.before = max(self.before, ticks / TICKS)
+        return self.before
+
+    def memory_mib(self):
+        """Return what those that `cpu_seconds` has found hold beside files. Raises OSError when none can be read."""
+        kib, seen = 0, False
+        for pid in self.family:
+            with contextlib.suppress(OSError):
+                held = re.findall(rb"^Rss(?:Anon|Shmem):\s+([0-9]+) kB$", self.read(pid, "status", 4096), re.M)
+                kib, seen = kib + sum(map(int, held)), seen or bool(held)
+        if not seen:
+            raise OSError("no process can be read")
+        return kib / 1024.0
+
+
+class Gpus(object):
+    """The job's GPUs, as one nvidia-smi prints them every few seconds; it is never waited for."""
+
+    def __init__(self, program, visible, period):
+        every = ["--loop=%d" % max(1, round(period))]
+        # By number, or by UUID; parts of a GPU (MIG) have no utilization, and nvidia-smi knows them otherwise.
+        own = ["--id=" + visible] if visible and not re.search("MIG", visible) else []
+        self.child = subprocess.Popen(
+            [program] + QUERY + every + own,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.period = period
+        self.busy = self.samples = self.joules = 0.0
+        self.powered = False
+        self.peak, self.total = {}, {}  # MiB, by GPU
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        """Take what it prints, until it ends."""
+        for line in iter(lambda: self.child.stdout.readline(4096), b""):
+            with contextlib.suppress(ValueError):
+                self.take(line.decode(errors="replace"))
+
+    def take(self, line):
+        """Take a line. Raises ValueError for one that is none."""
+        uuid, busy, used, total, power = [field.strip() for field in line.split(",")]
+
+        def known(text):
+            return float(text) if re.match(r"[0-9]{1,9}(\.[0-9]{1,9})?$", text) else None
+
+        busy, used, total, power = known(busy), known(used), known(total), known(power)
+        if busy is not None and busy <= 100:
+            self.busy, self.samples = self.busy + busy, self.samples + 1
+        if used is not None and total is not None and len(self.peak) < 64:
+            self.peak[uuid], self.total[uuid] = max(used, self.peak.get(uuid, 0.0)), total
+        if power is not None:
+            self.powered, self.joules = True, self.joules + power * self.period
+
+    def record(self):
+        """Return what is known of them together."""
+        found = {}
+        if self.samples:
+            found["gpu_busy"] = self.busy / self.samples
+        if self.peak:
+            found.update(gpu_memory_peak=sum(self.peak.values()), gpu_memory=sum(self.total.values()))
+        if self.powered:
+            found["gpu_energy"] = self.joules / 3600.0
+        return found
+
+    def close(self):
+        """End it."""
+        with contextlib.suppress(OSError):
+            self.child.kill()
+        self.child.wait()
+        self.reader.join(1)  # what nvidia-smi has started may hold the pipe
+
+
+class Sampler(object):
+    """Samples from its start on, and hands a record to *post* now and then. Raises nothing."""
+
+    def __init__(self, post, interval, source, gpus=None):
+        self.post, self.interval, self.source, self.gpus = post, interval, source, gpus
+        self.began = time.monotonic()
+        self.first = self.measured("cpu_seconds")
+        self.memory = self.peak = None
+        self.closed = threading.Event()
+
+    def measured(self, what):
+        """Return a measurement; None: it cannot be had."""
+        try:
+            return getattr(self.source, what)()
+        except (OSError, ValueError, KeyError, IndexError):
+            return None
+
+    def record(self):
+        """Take a sample; return what is known: seconds, cores (their mean number), memory (MiB), GPUs."""
+        passed, cpu = time.monotonic() - self.began, self.measured("cpu_seconds")
+        found = {"seconds": passed}
+        if cpu is not None and self.first is not None and passed > 1:
+            found["cores"] = max(0.0, cpu - self.first) / passed
+        self.memory = self.measured("memory_mib")
+        if self.memory is not None:
+            self.peak = max(self.memory, self.peak or 0.0)
+            found["memory"] = max(0.0, self.memory)
+        if self.peak is not None:
+            found["memory_peak"] = max(0.0, self.peak)
+        if self.gpus:
+            found.update(self.gpus.record())
+        return {name: round(value, 3) for name, value in found.items()}
+
+    def start(self):
+        """Begin, in the background."""
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        """Sample until closed."""
+        due = self.began + min(FIRST, self.interval)
+        while not self.closed.wait(min(PERIOD, self.interval / 4.0)):
+            record = self.record()
+            if time.monotonic() >= due:
+                due = time.monotonic() + self.interval
+                # The hub may be away; the next record says more than this one.
+                with contextlib.suppress(Exception):
+                    self.post(record)
+
+    def close(self):
+        """End; return the last record."""
+        self.closed.set()
+        record = self.record()
+        if self.gpus:
+            self.gpus.close()
+        return record
+
+
+def begin(spec, post):
+    """Begin for a job: *spec* has the seconds between two records and the vendor of its GPUs (empty: none)."""
+    source = Cgroup()
+    if not (source.unified or source.cpu):
+        source = Processes(os.getpid())
+    gpus = None
+    if spec["gpu"] == "nvidia":
+        with contextlib.suppress(OSError):
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            gpus = Gpus("nvidia-smi", visible, min(PERIOD, spec["interval"] / 4.0))
+    sampler = Sampler(post, spec["interval"], source, gpus)
+    sampler.start()
+    return sampler

@@ -1,0 +1,125 @@
+"""What sessions use, measured in real jobs: cores, memory; a stand-in for nvidia-smi; kept when a job is killed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from demo.commands import open_umask
+
+from ..faults import FaultHub, prologue
+from ..hubs import until
+from ..people import Person
+from .test_slurm_away import end_all
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+CPU = {"environment": "tf-pip", "partition": "core", "cores": "2", "gpu": "none", "time": "0:10:00"}
+# One busy core and 500 MB: says how much processor time that took.
+WORK = """import time
+held = bytearray(500 * 1024 * 1024)
+held[::4096] = b"x" * len(held[::4096])
+began, end = time.process_time(), time.monotonic() + 8
+while time.monotonic() < end:
+    pass
+print(time.process_time() - began)
+"""
+# A stand-in for nvidia-smi, as one that is asked in a loop prints.
+SMI = """#!/bin/sh
+# A stand-in for nvidia-smi.
+while :; do echo "GPU-1, 6, 1400, 15360, 30.5"; sleep 1; done
+"""
+
+
+@pytest.fixture
+async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
+    """A hub whose jobs say every two seconds what they use, and find a stand-in for nvidia-smi."""
+    directory = cluster.state / "fault-hub"
+    path = prologue(cluster, f'export PATH="{directory}/smi:$PATH"')
+    made = FaultHub(cluster, directory, path, usage_interval=2)
+    with open_umask():
+        (directory / "smi").mkdir()
+        (directory / "smi" / "nvidia-smi").write_text(SMI)
+        (directory / "smi" / "nvidia-smi").chmod(0o755)
+    await made.start()
+    for name in cluster.users:
+        await made.call("POST", f"/hub/api/users/{name}")
+    yield made
+    await end_all(made, users)
+    await made.stop()
+
+
+async def usage(hub: FaultHub, name: str, server: str, after: float = 0.0) -> dict[str, float]:
+    """Return a record that is younger than *after* seconds of the session."""
+
+    async def said() -> Any:
+        found = (await hub.state(name, server))["job"]["usage"]
+        return found if found and found["seconds"] > after else None
+
+    return dict(await until(said, 20, "what the session uses"))
+
+
+async def end_of(hub: FaultHub, name: str, server: str, seconds: float) -> dict[str, Any]:
+    """Wait until it is known how a session ended; return that."""
+
+    async def ended() -> Any:
+        last = (await hub.state(name, server))["last"]
+        return last if last and last["state"] else None
+
+    return dict(await until(ended, seconds, f"the end of {server}"))
+
+
+async def test_work_is_measured_and_kept_whatever_ends_the_job(
+    own: FaultHub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    name = users[0]
+    began = time.time()
+    await own.serve(name, {**CPU, "time": "0:01:00", "cores": "1"}, "limit")
+    await own.serve(name, CPU, "work")
+    before = await usage(own, name, "work")
+    assert before["memory"] < 450
+    burned = float(await own.run(name, WORK, "work"))
+    after = await usage(own, name, "work", (await usage(own, name, "work"))["seconds"] + 0.5)
+    spent = after["cores"] * after["seconds"] - before["cores"] * before["seconds"]
+    # The kernel's start, and the server's part.
+    assert burned * 0.9 < spent < burned * 1.1 + 4
+    assert 500 < after["memory_peak"] < before["memory"] + 500 + 200
+    assert after["gpu_busy"] is None
+
+    # Killed without a word: what it said last is what is known.
+    job = (await own.job(name, "work"))["job_id"]
+    slurm("scancel", "-M", cluster.site.cluster, "--signal=KILL", "--full", job)
+
+    last = await end_of(own, name, "work", 30)
+    assert last["usage"]["memory_peak"] == after["memory_peak"]
+    assert last["usage"]["seconds"] >= after["seconds"]
+
+    # At its limit; the pages say it in a sentence.
+    last = await end_of(own, name, "limit", began + 150 - time.time())
+    assert last["state"] == "TIMEOUT"
+    assert last["usage"]["seconds"] > 40
+    async with Person(own, name) as person, person.session.get(f"{own.url}/hub/home") as answer:
+        shown = re.findall(r'<p class="snowy-used">(.*?)</p>', await answer.text())
+    assert any(re.fullmatch(r"In \d.*: [\d.]+ of 1 core, [\d.]+ of 8 GB\.", text) for text in shown), shown
+
+
+async def test_a_gpu_is_asked_by_its_own_program(own: FaultHub, users: list[str]) -> None:
+    """And how a session ends in order is known to the last second."""
+    name = users[0]
+    await own.serve(name, {**CPU, "gpu": "t4:1"}, "gpu")
+
+    async def asked() -> Any:
+        found = await usage(own, name, "gpu")
+        return found if found["gpu_busy"] is not None else None
+
+    found = await until(asked, 20, "what the GPU does")
+    assert (found["gpu_busy"], found["gpu_memory_peak"], found["gpu_memory"]) == (6.0, 1400.0, 15360.0)
+    assert found["gpu_energy"] > 0
+    await own.end(name, "gpu")
+    last = (await own.state(name, "gpu"))["last"]
+    assert last["stopped"]
+    assert last["usage"]["seconds"] > found["seconds"]
