@@ -236,17 +236,25 @@ async def test_a_refusal_is_at_its_field_before_anything_is_queued(
 async def test_it_reaches_the_job_by_every_way(
     hub: Hub, users: list[str], envs: Path, cluster: Any, slurm: Any, way: str
 ) -> None:
+    """An environment by itself, and both: a container alone would have to be made for it."""
     name = users[0]
     make_environment(envs / "mine", name)
+    shutil.copy(cluster.image, envs / "lab.sif")
     begin = "now+1hour"
-    options = {**QUICK, "begin": begin, "own_environment": "~/envs/mine"}
-    line = f"-p core -n 1 -t 0:10:00 -b {begin} --gres=none -- ~/envs/mine"
-    await start_by(way, hub, name, options, line, lambda: queued(slurm, cluster, name) == [])
-    job = await hub.job(name)
-    assert job["request"]["own_environment"] == "~/envs/mine"
-    script = slurm("scontrol", "-M", cluster.site.cluster, "write", "batch_script", job["job_id"], "-")
-    assert f'"prefix": "{envs}/mine"' in script
-    await hub.end(name)
+    for mine, words in (
+        ({"own_environment": "~/envs/mine", "own_container": ""}, "~/envs/mine"),
+        ({"own_environment": "~/envs/mine", "own_container": "~/envs/lab.sif"}, "~/envs/mine ~/envs/lab.sif"),
+    ):
+        line = f"-p core -n 1 -t 0:10:00 -b {begin} --gres=none -- {words}"
+        await start_by(
+            way, hub, name, {**QUICK, "begin": begin, **mine}, line, lambda: queued(slurm, cluster, name) == []
+        )
+        job = await hub.job(name)
+        assert {field: job["request"][field] for field in mine} == mine
+        script = slurm("scontrol", "-M", cluster.site.cluster, "write", "batch_script", job["job_id"], "-")
+        assert f'"prefix": "{envs}/mine"' in script
+        assert (f'"path": "{envs}/lab.sif"' in script) == bool(mine["own_container"])
+        await hub.end(name)
 
 
 async def test_what_vanishes_between_form_and_start_fails_in_words(
