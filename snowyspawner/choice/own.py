@@ -1,4 +1,4 @@
-"""A container or an environment of a person's own, by its path: how it is written, where it may be. Pure.
+"""A user's own container or environment, by its path: how it is written, where it may be. Pure.
 
 What there is on the disk is looked at as the person (session/as_person.py), and said here in words.
 """

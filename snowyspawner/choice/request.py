@@ -113,8 +113,8 @@ class SessionRequest(BaseModel):
 
 
 def software(environment: str, own_environment: str = "", own_container: str = "") -> str:
-    """Return what a session's software is called: that of one's own by its last name, and an environment goes first."""
-    return (own_environment or own_container).rpartition("/")[2] or environment
+    """Return what a session's software is called: the user's own by its last name, an environment first."""
+    return (own_environment.strip() or own_container.strip()).rstrip("/").rpartition("/")[2] or environment
 
 
 def repository_directory(repository: str) -> str:

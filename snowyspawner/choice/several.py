@@ -140,10 +140,10 @@ def plan(options: Mapping[str, Any], site: Site, accounts: Sequence[str] | None 
         errors[listed[-1]] = f"makes {count} sessions: at most {MOST} can be started at once"
     if errors:
         raise RequestError(errors)
+    own = [str(given.get(name) or "") for name in ("own_environment", "own_container")]
     sessions: list[Planned] = []
     for combination in product(*members.values()):
         chosen = dict(zip(members, combination, strict=True))
-        own = [str(given.get(name) or "").strip().rstrip("/") for name in ("own_environment", "own_container")]
         named = {**chosen, "environment": software(chosen["environment"], *own)}
         called = _name([_text(value) for value in named.values()], {session.name for session in sessions})
         shown = {name: _word(value) for name, value in named.items()}

@@ -29,8 +29,8 @@ def total(requests: Sequence[SessionRequest], site: Site) -> str:
     if not requests:
         return ""
     whole = [site.partitions[request.partition].whole_node for request in requests]
-    cores = [_charged(request, site) for request in requests]
-    memory = sum(request.memory or count * site.memory_per_core for request, count in zip(requests, cores, strict=True))
+    cores, sizes = zip(*(charged(request, site) for request in requests), strict=True)
+    memory = sum(sizes)
     hours = sum(count * request.time for request, count in zip(requests, cores, strict=True)) / 3600
     taken = _count(sum(cores), "core")
     if all(whole):
@@ -45,9 +45,14 @@ def total(requests: Sequence[SessionRequest], site: Site) -> str:
     return ", ".join(parts + [f"{count} {_gpu_name(gpu, site)}" for gpu, count in gpus.items() if count])
 
 
-def _charged(request: SessionRequest, site: Site) -> int:
-    partition = site.partitions[request.partition]
-    return partition.max_cores if partition.whole_node else request.cores
+def charged(request: SessionRequest, site: Site) -> tuple[int, int]:
+    """Return the cores and the memory (MB) that a session has and pays for, also where its partition is not there now.
+
+    A partition that gives whole nodes gives all their cores, whatever was asked for.
+    """
+    partition = site.partitions.get(request.partition)
+    cores = partition.max_cores if partition and partition.whole_node else request.cores
+    return cores, request.memory or cores * site.memory_per_core
 
 
 def difference(request: SessionRequest, other: SessionRequest, site: Site) -> str:

@@ -59,7 +59,7 @@ async def read(life: Life, options: Mapping[str, Any]) -> request.SessionRequest
 
 
 async def check_software(life: Life, choice: request.SessionRequest, age: float = software.JUST_NOW) -> None:
-    """Refuse a container or an environment of the person's own that cannot be used; see `software.check`."""
+    """Refuse the user's own container or environment if it cannot be used; see `software.check`."""
     if software.named(choice):
         await software.check(life, choice, accounts(life), age)
 

@@ -1,4 +1,4 @@
-"""What the job needs to know of an environment of a person's own: shell text that makes it active. Pure.
+"""Shell text with which a job makes a user's own environment active. Pure.
 
 The launcher has put its ``bin`` first on PATH, as of any environment by its directory; the rest comes with the claim.
 """

@@ -1,6 +1,6 @@
-"""Whether a container or an environment of a person's own can be used, before anything is queued.
+"""Whether a user's own container or environment can be used, before anything is queued.
 
-It is looked at as the person. What cannot be looked at from the hub's host is left to the job, which says it in words.
+It is looked at as that user. What cannot be looked at from the hub's host is left to the job, which says it in words.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _known: WeakKeyDictionary[Facts, _Known] = WeakKeyDictionary()
 
 
 def named(choice: request.SessionRequest) -> dict[str, str]:
-    """Return the paths of what a choice names of the person's own, by field."""
+    """Return the paths of the user's own software that a choice names, by field."""
     return {name: path for name in own.OWN if (path := getattr(choice, name))}
 
 
 async def check(life: Life, choice: request.SessionRequest, accounts: Sequence[str] | None, age: float) -> None:
-    """Refuse what *choice* names of the person's own and cannot be used. What was found *age* seconds ago will do.
+    """Refuse the user's own software that *choice* names if it cannot be used.
 
+    What was found *age* seconds ago will do.
     *accounts* are the person's, None when they are not known. Raises `request.RequestError`; `SessionError` for a
     person that this host does not know.
     """

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from ..choice.request import load
+from ..choice.summary import charged
 from ..site import Site
 from ..slurm.times import say_running
 
@@ -43,24 +44,22 @@ def read_usage(said: Any) -> Usage:
 def said_of(usage: Usage | None, request: Any, site: Site) -> str:
     """Say what a session with a stored *request* has used, against what it had; empty when that is not known.
 
-    ``1.2 of 4 cores, 3.1 of 32 GB, GPU busy 6 % of the time (most memory 1.4 of 15 GB)``
+    ``Used in 52 min: 1.2 of 4 cores, 3.1 of 32 GB, GPU busy 6 % of the time (most memory 1.4 of 15 GB).``
     """
     if usage is None or usage.seconds < _SHORTEST:
         return ""
     wanted = load(request)
-    partition = site.partitions.get(wanted.partition)
-    cores = partition.max_cores if partition and partition.whole_node else wanted.cores
+    cores, memory = charged(wanted, site)
     parts = []
     if usage.cores is not None:
         parts.append(f"{_short(usage.cores)} of {cores} core{'s' if cores != 1 else ''}")
     if usage.memory_peak is not None:
-        memory = wanted.memory or cores * site.memory_per_core
         parts.append(f"{_short(usage.memory_peak / 1000)} of {_short(memory / 1000)} GB")
     if wanted.gpu:
         parts.append(_of_gpus(usage))
     if usage.cores is None and usage.memory_peak is None and usage.gpu_busy is None:
         return ""
-    return f"In {say_running(usage.seconds)}: {', '.join(parts)}."
+    return f"Used in {say_running(usage.seconds)}: {', '.join(parts)}."
 
 
 def _of_gpus(usage: Usage) -> str:

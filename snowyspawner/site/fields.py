@@ -18,8 +18,8 @@ from pydantic import Field as Limits
 from ..slurm.times import parse_duration
 
 #: How a value is read, written and drawn: a ``member`` is one of a table of the Site's, an ``account`` one of the
-#: person's, ``listed`` of a table of the Site's or empty, ``own`` the path of software of the person's own; the others
-#: are what their names say.
+#: person's, ``listed`` of a table of the Site's or empty, ``own`` the path of a user's own software; the others are
+#: what their names say.
 Kind = Literal[
     "member",
     "listed",
@@ -55,9 +55,7 @@ class Field:
     part: str  # of the form, a key of `PARTS`
     help: str = ""  # on the form
     word: str = ""  # in a sentence; empty: its label in small letters
-    table: str = (
-        ""  # member, listed: the key of the Site that has what there is; own: the key of Site.own with its places
-    )
+    table: str = ""  # member, listed: the key of the Site that has what there is; own: that of Site.own with the places
     flags: tuple[str, ...] = ()  # of notebook.py's line, as argparse has them; the first is written
     option: str = ""  # of sbatch(1), where the value needs nothing more: {} stands for it
     may_be_empty: bool = False  # empty is a choice of its own, not "as usual"

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from .._share import share_dir
 from ..choice.course import Card, version
 from ..choice.own import outside, places
-from ..choice.request import form_values, review, written
+from ..choice.request import form_values, review, software, written
 from ..choice.rules import rules_of
 from ..choice.several import LISTS, MOST, means_several, verdict
 from ..choice.summary import link
@@ -98,6 +98,7 @@ def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], 
         "of_courses": of_courses,
         "course_button": COURSE,
         "urls": urls,
+        "software": lambda chosen: software(chosen["environment"], chosen["own_environment"], chosen["own_container"]),
         "snowy_link": lambda options: link(options, known.base_url, known.server_name, known.user_name),
         "snowy_static": lambda name: static_url(known.base_url, name),
         "server_name": known.server_name,

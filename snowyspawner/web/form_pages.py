@@ -109,6 +109,17 @@ class PageHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub has no types
         rest = query.keys() - known - {f"opt-{key}" for key in options}
         return options, {key[:64]: f"is not read: a choice is written opt-{key[:64]}" for key in sorted(rest)}
 
+    async def wrong_software(self, requests: Sequence[request.SessionRequest]) -> dict[str, str]:
+        """Say what is wrong with the user's own software, which all of *requests* have: one look is enough."""
+        try:
+            if requests:
+                await admission.check_software(self.spawner.life, requests[0], FRESH_FOR)
+        except request.RequestError as error:
+            return error.errors
+        except SessionError:  # who has no account on this machine still learns the rest
+            pass
+        return {}
+
     def reply(self, answer: dict[str, Any], status: int = 200) -> None:
         """Send *answer* as JSON."""
         self.set_status(status)
@@ -185,17 +196,6 @@ class ActionHandler(PageHandler):
     async def answer(self, fields: dict[str, Any], found: request.Review) -> tuple[int, dict[str, Any]]:
         """Return status and answer. Raises `SessionError`."""
         raise NotImplementedError
-
-    async def wrong_software(self, requests: Sequence[request.SessionRequest]) -> dict[str, str]:
-        """Say what is wrong with software of the person's own; several sessions have the same."""
-        try:
-            if requests:
-                await admission.check_software(self.spawner.life, requests[0], FRESH_FOR)
-        except request.RequestError as error:
-            return error.errors
-        except SessionError:  # who has no account on this machine still learns the rest
-            pass
-        return {}
 
     def impossible(self, what: str) -> str:
         """Say why a button can say nothing of this choice: *what* there is none of."""

@@ -26,7 +26,6 @@ from tornado.httputil import url_concat
 from ..choice import request, several, summary
 from ..session import admission
 from ..session.estimate import TooOftenError
-from ..session.software import FRESH_FOR
 from ..site.fields import FIELDS
 from ..slurm.facts import JOBS_FOR
 from . import hub_private
@@ -148,6 +147,7 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
         limit = await self.get_current_user_named_server_limit()
         before: dict[str, list[str]] = {}  # names of those before it, by Slurm's partition
         outcomes = []
+        wrong: dict[str, str] | None = None  # with the user's own software, which all have: one look is enough
         for session in plan.sessions:
             found = admission.review(life, session.options)
             outcome = Outcome(session, found.request, dict(found.errors), found.remarks)
@@ -155,11 +155,10 @@ class SeveralHandler(hub_private.TokenHandler, PatientHandler, PageHandler, Star
             if found.request is None:
                 continue
             outcome.cost = summary.cost(found.request, site)
-            try:
-                # All have the same: one look is enough for them.
-                await admission.check_software(life, found.request, FRESH_FOR)
-            except request.RequestError as error:
-                outcome.errors |= error.errors
+            if wrong is None:
+                wrong = await self.wrong_software([found.request])
+            outcome.errors |= wrong
+            if wrong:
                 continue
             name, there = session.name, before.setdefault(site.slurm_partition(found.request.partition), [])
             if not self.allow_named_servers:

@@ -104,7 +104,7 @@ async def test_work_is_measured_and_kept_whatever_ends_the_job(
     assert last["usage"]["seconds"] > 40
     async with Person(own, name) as person, person.session.get(f"{own.url}/hub/home") as answer:
         shown = re.findall(r'<p class="snowy-used">(.*?)</p>', await answer.text())
-    assert any(re.fullmatch(r"In [a-z0-9 ]+: [\d.]+ of 1 core, [\d.]+ of 8 GB\.", text) for text in shown), shown
+    assert any(re.fullmatch(r"Used in [a-z0-9 ]+: [\d.]+ of 1 core, [\d.]+ of 8 GB\.", text) for text in shown), shown
 
 
 async def test_a_gpu_is_asked_by_its_own_program(own: FaultHub, users: list[str]) -> None:

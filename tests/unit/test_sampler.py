@@ -59,33 +59,30 @@ def tree(root: Path, files: dict[str, str]) -> None:
         (root / name).write_text(text)
 
 
-def test_version_2_is_read_without_the_file_cache(tmp_path: Path) -> None:
-    job = "fs/system.slice/slurmstepd.scope/job_17"
-    tree(
-        tmp_path,
-        {
-            "own": V2,
-            f"{job}/cpu.stat": "usage_usec 90500000\nuser_usec 90000000\nsystem_usec 500000\n",
-            f"{job}/memory.current": "734003200\n",
-            f"{job}/memory.stat": "anon 524288000\nfile 209715200\ninactive_file 209715200\nactive_file 0\n",
-        },
-    )
-    found = Cgroup(str(tmp_path / "fs"), str(tmp_path / "own"))
-    assert found.cpu_seconds() == 90.5
-    assert found.memory_mib() == 500.0
-
-
-def test_version_1_is_read_the_same_way(tmp_path: Path) -> None:
-    job = "slurm/uid_1000/job_17"
-    tree(
-        tmp_path,
-        {
-            "own": V1,
-            f"fs/cpuacct/{job}/cpuacct.usage": "90500000000\n",
-            f"fs/memory/{job}/memory.usage_in_bytes": "734003200\n",
-            f"fs/memory/{job}/memory.stat": "cache 209715200\nrss 524288000\ntotal_inactive_file 209715200\n",
-        },
-    )
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        (
+            V2,
+            {
+                "system.slice/slurmstepd.scope/job_17/cpu.stat": "usage_usec 90500000\nuser_usec 1\nsystem_usec 2\n",
+                "system.slice/slurmstepd.scope/job_17/memory.current": "734003200\n",
+                "system.slice/slurmstepd.scope/job_17/memory.stat": "file 209715200\ninactive_file 209715200\n",
+            },
+        ),
+        (
+            V1,
+            {
+                "cpuacct/slurm/uid_1000/job_17/cpuacct.usage": "90500000000\n",
+                "memory/slurm/uid_1000/job_17/memory.usage_in_bytes": "734003200\n",
+                "memory/slurm/uid_1000/job_17/memory.stat": "cache 209715200\ntotal_inactive_file 209715200\n",
+            },
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_cgroup_is_read_without_the_file_cache(tmp_path: Path, own: str, files: dict[str, str]) -> None:
+    tree(tmp_path, {"own": own, **{f"fs/{name}": text for name, text in files.items()}})
     found = Cgroup(str(tmp_path / "fs"), str(tmp_path / "own"))
     assert found.cpu_seconds() == 90.5
     assert found.memory_mib() == 500.0
@@ -360,16 +357,16 @@ GPU = {"gpu": "t4", "gpu_count": 1}
 @pytest.mark.parametrize(
     ("request_", "usage", "said"),
     [
-        ({}, {"cores": 1.24, "memory_peak": 3120}, "In 52 min: 1.2 of 4 cores, 3.1 of 32 GB."),
-        ({"cores": 1}, {"cores": 0.06, "memory_peak": 96}, "In 52 min: 0.06 of 1 core, 0.1 of 8 GB."),
-        ({"partition": "node"}, {"cores": 4}, "In 52 min: 4 of 16 cores."),
-        ({"memory": 64000}, {"memory_peak": 12345}, "In 52 min: 12 of 64 GB."),
+        ({}, {"cores": 1.24, "memory_peak": 3120}, "Used in 52 min: 1.2 of 4 cores, 3.1 of 32 GB."),
+        ({"cores": 1}, {"cores": 0.06, "memory_peak": 96}, "Used in 52 min: 0.06 of 1 core, 0.1 of 8 GB."),
+        ({"partition": "node"}, {"cores": 4}, "Used in 52 min: 4 of 16 cores."),
+        ({"memory": 64000}, {"memory_peak": 12345}, "Used in 52 min: 12 of 64 GB."),
         (
             GPU,
             {"cores": 1, "gpu_busy": 6.4, "gpu_memory": 15360, "gpu_memory_peak": 1400},
-            "In 52 min: 1 of 4 cores, GPU busy 6 % of the time (most memory 1.4 of 15 GB).",
+            "Used in 52 min: 1 of 4 cores, GPU busy 6 % of the time (most memory 1.4 of 15 GB).",
         ),
-        (GPU, {"cores": 1}, "In 52 min: 1 of 4 cores, GPU not known."),
+        (GPU, {"cores": 1}, "Used in 52 min: 1 of 4 cores, GPU not known."),
         (GPU, {}, ""),
         ({}, {}, ""),
         ({}, {"seconds": 29, "cores": 1}, ""),
