@@ -19,13 +19,12 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from .choice import request, several
-from .session import admission, own_environment, repository, script, status
+from .session import admission, own_environment, repository, script, status, usage
 from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
 from .session.record import Job, Phase, new_job
 from .session.stopping import stop_if_forgotten
-from .session.usage import Usage
 from .site import load_or_keep
 from .slurm.client import prefix_for
 from .web import card, form, hub_private, job_api
@@ -450,19 +449,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         # Not in the script, which has little room, and is sent to Slurm for everybody.
         shell = own_environment.ACTIVATE if self.choice and self.choice.own_environment else ""
         shell += repository.FETCH if self.choice and self.choice.repository else ""
-        sampler = {"text": script.carried("sampler.py"), "interval": self.usage_interval, "gpu": self._vendor()}
+        # One that took up a job of a hub before it knows the job's choice as well.
+        sampler = usage.sampler(request.load(job.request), self.life.site, self.usage_interval)
+        warns = self.life.site.warning(request.load(job.request).time_limit)
         return {
             "env": self.get_env(),
             "cmd": [*self.cmd, *self.get_args()],
             "shell": shell,
-            "extension": script.extension(),
-            "sampler": sampler if self.usage_interval else None,
+            "extension": script.extension() if warns or sampler else "",
+            "sampler": {**sampler, "text": script.carried("sampler.py")} if sampler else None,
         }
-
-    def _vendor(self) -> str:
-        """Return whose GPUs the session has; empty: it has none."""
-        gpu = self.life.site.gpus.get(self.choice.gpu) if self.choice else None
-        return gpu.vendor if gpu else ""
 
     async def serving(self, port: int, node: str) -> dict[str, Any] | None:
         """Note where the server answers; None as in `claimed`, and while Slurm has not said where the job runs.
@@ -500,9 +496,9 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         self.life.gave_up(self._expect("launching", "serving", "stopping"), code, detail, log)
         return {}
 
-    def used(self, usage: Usage) -> dict[str, Any]:
+    def used(self, said: usage.Usage) -> dict[str, Any]:
         """Note what the job has used so far. Raises HTTPError 410."""
-        self.life.used(self._expect("serving", "stopping"), usage)
+        self.life.used(self._expect("serving", "stopping"), said)
         return {}
 
     def _expect(self, *phases: Phase) -> Job:

@@ -9,6 +9,7 @@ from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.scopes import needs_scope
 
 import snowyspawner
+from snowyspawner.session import advice
 
 
 class CancelHandler(APIHandler):
@@ -50,6 +51,8 @@ c.JupyterHub.bind_url = f"http://127.0.0.1:{c.JupyterHub.hub_port + 4}"
 c.JupyterHub.named_server_limit_per_user = 0
 # REST answers at once.
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": float(os.environ.get("SNOWYSPAWNER_TEST_PATIENCE", "0"))}
+# A session that says something about the next one takes five minutes; a test's does not.
+advice.ENOUGH = float(os.environ.get("SNOWYSPAWNER_TEST_ENOUGH", advice.ENOUGH))
 c.JupyterHub.extra_handlers = [(r"/api/cancel-only/([^/]+)/([^/]+)", CancelHandler)]
 snowyspawner.set_config(c)
 (directory / "own").write_text(f"http://127.0.0.1:{c.JupyterHub.hub_port}")

@@ -208,4 +208,4 @@ def carried(name: str) -> str:
 @cache
 def extension() -> str:
     """Return the JavaScript of the extension for JupyterLab, which goes with the claim."""
-    return (share_dir() / "labextension" / "warning.js").read_text(encoding="utf-8")
+    return (share_dir() / "labextension" / "session.js").read_text(encoding="utf-8")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
-from ..choice.request import load
+from ..choice.request import SessionRequest, load
 from ..choice.summary import charged
 from ..site import Site
 from ..slurm.times import say_running
@@ -16,6 +16,21 @@ _SHORTEST = 30.0
 
 _Number = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Strict(False)]
 _Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), Strict(False)]
+
+
+#: Points of a curve, at most.
+_POINTS = 120
+
+
+class Curve(BaseModel):
+    """How a session went: for each step its mean. None: it could not be measured then."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    step: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), Strict(False)]  # seconds
+    cores: Annotated[list[_Number | None], Field(max_length=_POINTS)] = []
+    memory: Annotated[list[_Number | None], Field(max_length=_POINTS)] = []  # MiB
+    gpu_busy: Annotated[list[_Percent | None], Field(max_length=_POINTS)] = []  # percent
 
 
 class Usage(BaseModel):
@@ -31,6 +46,7 @@ class Usage(BaseModel):
     gpu_memory: _Number | None = None  # MiB that the GPUs have
     gpu_memory_peak: _Number | None = None  # MiB
     gpu_energy: _Number | None = None  # Wh, of the GPUs alone
+    curve: Curve | None = None
 
 
 def read_usage(said: Any) -> Usage:
@@ -39,6 +55,47 @@ def read_usage(said: Any) -> Usage:
         return Usage.model_validate(said)
     except ValidationError as error:
         raise ValueError(f"usage: {error.error_count()} values that no job has") from None
+
+
+def sampler(request: SessionRequest, site: Site, interval: int) -> dict[str, Any]:
+    """Return what a job's sampler has to know (standalone/sampler.py); empty: nothing is measured.
+
+    *interval* is in seconds, between two records.
+    """
+    if not interval:
+        return {}
+    gpu = site.gpus.get(request.gpu)
+    cores, memory = charged(request, site)
+    return {"interval": interval, "gpu": gpu.vendor if gpu else "", "had": {"cores": cores, "memory": memory}}
+
+
+class Line(NamedTuple):
+    """One of the curves of a session, as a page draws it."""
+
+    label: str  # Cores
+    said: str  # in words: from 0.1 to 3.9 of 4
+    shares: tuple[float | None, ...]  # of what the session had, 0 to 1; None: not known
+
+
+def lines_of(usage: Usage | None, request: Any, site: Site) -> tuple[Line, ...]:
+    """Return the curves of a session with a stored *request*: its cores, and its GPU if it has one."""
+    if usage is None or usage.curve is None:
+        return ()
+    wanted = load(request)
+    cores, _ = charged(wanted, site)
+    curves = [("Cores", usage.curve.cores, cores, f" of {cores}")]
+    if wanted.gpu:
+        curves.append(("GPU", usage.curve.gpu_busy, 100, " %"))
+    lines = []
+    for label, values, most, unit in curves:
+        known = [value for value in values if value is not None]
+        if len(known) < 2 or not most:
+            continue
+        low, high = _short(min(known)), _short(max(known))
+        said = f"{low if low == high else f'{low} to {high}'}{unit}"
+        shares = tuple(None if value is None else min(1.0, value / most) for value in values)
+        lines.append(Line(label, said, shares))
+    return tuple(lines)
 
 
 def said_of(usage: Usage | None, request: Any, site: Site) -> str:
@@ -62,6 +119,19 @@ def said_of(usage: Usage | None, request: Any, site: Site) -> str:
     return f"Used in {say_running(usage.seconds)}: {', '.join(parts)}."
 
 
+def energy_of(usage: Usage | None, site: Site) -> str:
+    """Say what the GPUs took, apart from all else: ``Energy of the GPU alone: 12 Wh, 0.5 g of CO₂.``"""
+    if usage is None or usage.gpu_energy is None or usage.seconds < _SHORTEST:
+        return ""
+    hours = usage.gpu_energy
+    text = f"{_short(hours / 1000)} kWh" if hours >= 1000 else f"{_short(hours)} Wh"
+    if site.co2 is not None:
+        grams = hours / 1000 * site.co2
+        text += f", {_short(grams / 1000)} kg" if grams >= 1000 else f", {_short(grams)} g"
+        text += " of CO\N{SUBSCRIPT TWO}"
+    return f"Energy of the GPU alone: {text}."
+
+
 def _of_gpus(usage: Usage) -> str:
     if usage.gpu_busy is None:
         return "GPU not known"
@@ -75,4 +145,4 @@ def _short(number: float) -> str:
     """Write a number with no digits that say nothing: 0.06, 1.2, 32."""
     if number >= 10:
         return f"{number:.0f}"
-    return f"{number:.1f}".removesuffix(".0") if number >= 0.1 else f"{number:.1g}"
+    return f"{number:.1f}".removesuffix(".0") if number >= 0.1 else f"{number:.1g}" if number >= 0.01 else "0"

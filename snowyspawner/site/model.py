@@ -285,6 +285,7 @@ class Site(_Model):
         ),
     ] = ".snowyspawner-%j.log"  # relative to the person's home
     keep_logs: KeepLogs = KeepLogs()  # the others are removed when a job starts
+    co2: int | None = Field(default=None, ge=0, le=2000)  # g for a kWh, for what a session's GPU takes; None: not said
     warn_before: WarnBefore = "10:00"  # the end of the job, in JupyterLab and in the log; empty or 0: no warning
     scratch: Annotated[tuple[Variable, ...], Strict(False)] = ("SNIC_TMP", "TMPDIR")
     # ^ the first of these that names a directory is the job's scratch

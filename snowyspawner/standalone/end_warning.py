@@ -1,4 +1,4 @@
-"""What the launcher does beside serving: it tells when the session ends, and removes old logs.
+"""What the launcher does beside serving: it tells JupyterLab when the session ends, and removes old logs.
 
 The job script carries this file's text as it does launcher.py's, on file descriptor 5; the extension for JupyterLab
 (share/labextension/) comes with the claim. Standard library only, Python 3.6 or newer. Nothing imports it.
@@ -19,13 +19,13 @@ import time
 PACKAGE = {
     "name": "snowyspawner",
     "version": "1.0.0",
-    "description": "Warns before the job of this session ends.",
-    "jupyterlab": {"_build": {"load": "static/warning.js", "extension": "./extension"}},
+    "description": "Shows what this session uses, and warns before its job ends.",
+    "jupyterlab": {"_build": {"load": "static/session.js", "extension": "./extension"}},
 }
 
 LOOK_AHEAD = 20  # seconds: the end is asked for before JupyterLab warns, so that it knows of one that was moved
 EARLY = 90  # seconds: sbatch(1) allows for 60 of them between Slurm's signal and when that is due
-LAST_WARNING = 120  # seconds before the end; the same in warning.js
+LAST_WARNING = 120  # seconds before the end; the same in session.js
 
 
 def ask_slurm(job_id):
@@ -61,6 +61,7 @@ class Clock(object):
         self.end = self.warn = self.notice = self.stage = 0
         self.told = -EARLY
         self.page = ""  # session.json
+        self.usage = None
         self.writing = threading.Lock()
         # Locks are not for signal handlers; a byte in a pipe wakes the thread.
         self.called, self.call = os.pipe()
@@ -124,8 +125,14 @@ class Clock(object):
         with self.writing, contextlib.suppress(OSError):
             if self.page:
                 with open(self.page + ".part", "w") as out:
-                    json.dump({"end": self.end, "warn": self.warn, "notice": self.notice}, out)
+                    facts = {"end": self.end, "warn": self.warn, "notice": self.notice, "usage": self.usage}
+                    json.dump(facts, out)
                 os.rename(self.page + ".part", self.page)
+
+    def use(self, usage):
+        """Write down what the session uses, too."""
+        self.usage = usage
+        self.publish()
 
     def close(self):
         """Write nothing more: the directory is about to go."""
@@ -135,9 +142,9 @@ class Clock(object):
     def add_to_lab(self, directory, script):
         """Put the extension, whose JavaScript is *script*, below *directory*; return the entry for JUPYTER_PATH.
 
-        Without warnings, without a script or without room for it, the entry is empty: JupyterLab does without.
+        Without a script or without room for it, the entry is empty: JupyterLab does without.
         """
-        if not (self.warn and script):
+        if not script:
             return ""
         root = os.path.join(directory, "share")
         extension = os.path.join(root, "labextensions", PACKAGE["name"])
@@ -148,7 +155,7 @@ class Clock(object):
             with open(os.path.join(extension, PACKAGE["jupyterlab"]["_build"]["load"]), "w", encoding="utf-8") as out:
                 out.write(script)
         except OSError as error:
-            self.say("no warnings in JupyterLab: %s" % error)
+            self.say("nothing of this session is shown in JupyterLab: %s" % error)
             return ""
         self.page = os.path.join(extension, "static", "session.json")
         self.publish()

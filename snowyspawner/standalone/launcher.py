@@ -578,7 +578,7 @@ def serve(spec, hub):
             server.end()
             Server.current = None
         say("serving on port %d of %s" % (server.port, hub.identity["node"]))
-        sampler = start_sampler(claim, hub)
+        sampler = start_sampler(claim, hub, clock)
         code = server.wait()
         log = list(server.tail)
         say("the server ended with exit code %d" % code)
@@ -598,14 +598,16 @@ def serve(spec, hub):
     return code
 
 
-def start_sampler(claim, hub):
+def start_sampler(claim, hub, clock):
     """Start to measure what the session uses; None where the hub does not ask for it, or it cannot be."""
     if not claim.get("sampler"):
         return None
     module = types.ModuleType("sampler")
     try:
         exec(compile(claim["sampler"]["text"], "sampler.py", "exec"), module.__dict__)  # noqa: S102  the hub's
-        return module.begin(claim["sampler"], lambda record: hub.post("report", usage=record))
+        had = claim["sampler"]["had"]
+        post, show = lambda record: hub.post("report", usage=record), lambda record: clock.use(dict(record, had=had))
+        return module.begin(claim["sampler"], post, show)
     except Exception as error:
         say("what this session uses is not measured: %s" % error)
         return None

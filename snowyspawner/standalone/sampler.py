@@ -6,6 +6,7 @@ imports it.
 """
 
 import contextlib
+import glob
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 
 PERIOD = 15.0  # seconds between two samples, at most
+POINTS = 120  # of a curve, at most
 FIRST = 30.0  # seconds until the first record: a session that ends soon has one, too
 # Utilization in percent, memory in MiB, power in W.
 QUERY = ["--query-gpu=uuid,utilization.gpu,memory.used,memory.total,power.draw", "--format=csv,noheader,nounits"]
@@ -125,9 +127,45 @@ class Processes(object):
 
 
 class Gpus(object):
-    """The job's GPUs, as one nvidia-smi prints them every few seconds; it is never waited for."""
+    """What is known of the job's GPUs together."""
+
+    def __init__(self):
+        self.busy = self.samples = self.joules = 0.0
+        self.powered = False
+        self.peak, self.total = {}, {}  # MiB, by GPU
+
+    def note(self, gpu, busy, used, total, power, seconds):
+        """Take a sample: percent, MiB, MiB and W, each None where not known; it stands for so many *seconds*."""
+        if busy is not None and busy <= 100:
+            self.busy, self.samples = self.busy + busy, self.samples + 1
+        if used is not None and total is not None and len(self.peak) < 64:
+            self.peak[gpu], self.total[gpu] = max(used, self.peak.get(gpu, 0.0)), total
+        if power is not None:
+            self.powered, self.joules = True, self.joules + power * seconds
+
+    def sample(self, seconds):
+        """Look at them, *seconds* after the last look."""
+
+    def record(self):
+        """Return what is known."""
+        found = {}
+        if self.samples:
+            found["gpu_busy"] = self.busy / self.samples
+        if self.peak:
+            found.update(gpu_memory_peak=sum(self.peak.values()), gpu_memory=sum(self.total.values()))
+        if self.powered:
+            found["gpu_energy"] = self.joules / 3600.0
+        return found
+
+    def close(self):
+        """End what looks at them."""
+
+
+class Nvidia(Gpus):
+    """NVIDIA's, as one nvidia-smi prints them every few seconds; it is never waited for. Raises OSError."""
 
     def __init__(self, program, visible, period):
+        super(Nvidia, self).__init__()
         every = ["--loop=%d" % max(1, round(period))]
         # By number, or by UUID; parts of a GPU (MIG) have no utilization, and nvidia-smi knows them otherwise.
         own = ["--id=" + visible] if visible and not re.search("MIG", visible) else []
@@ -138,9 +176,6 @@ class Gpus(object):
             stderr=subprocess.DEVNULL,
         )
         self.period = period
-        self.busy = self.samples = self.joules = 0.0
-        self.powered = False
-        self.peak, self.total = {}, {}  # MiB, by GPU
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -157,24 +192,7 @@ class Gpus(object):
         def known(text):
             return float(text) if re.match(r"[0-9]{1,9}(\.[0-9]{1,9})?$", text) else None
 
-        busy, used, total, power = known(busy), known(used), known(total), known(power)
-        if busy is not None and busy <= 100:
-            self.busy, self.samples = self.busy + busy, self.samples + 1
-        if used is not None and total is not None and len(self.peak) < 64:
-            self.peak[uuid], self.total[uuid] = max(used, self.peak.get(uuid, 0.0)), total
-        if power is not None:
-            self.powered, self.joules = True, self.joules + power * self.period
-
-    def record(self):
-        """Return what is known of them together."""
-        found = {}
-        if self.samples:
-            found["gpu_busy"] = self.busy / self.samples
-        if self.peak:
-            found.update(gpu_memory_peak=sum(self.peak.values()), gpu_memory=sum(self.total.values()))
-        if self.powered:
-            found["gpu_energy"] = self.joules / 3600.0
-        return found
+        self.note(uuid, known(busy), known(used), known(total), known(power), self.period)
 
     def close(self):
         """End it."""
@@ -185,15 +203,90 @@ class Gpus(object):
             self.reader.join(1)
 
 
-class Sampler(object):
-    """Samples from its start on, and hands a record to *post* now and then. Raises nothing."""
+class Amd(Gpus):
+    """AMD's, as the kernel shows them; rocm-smi reads the same, but would have to be started for each look.
 
-    def __init__(self, post, interval, source, gpus=None):
-        self.post, self.interval, self.source, self.gpus = post, interval, source, gpus
+    The files are those of the kernel's documentation of amdgpu. Raises OSError where *visible* ones are not there.
+    """
+
+    def __init__(self, visible, root="/sys/class/drm"):
+        super(Amd, self).__init__()
+        cards = (os.path.realpath(path) for path in glob.glob(root + "/renderD*/device"))
+        # Numbered by their places on the bus, as ROCm and Slurm do.
+        cards = sorted(card for card in cards if os.path.exists(card + "/gpu_busy_percent"))
+        try:
+            self.cards = [cards[int(place)] for place in visible.split(",")] if visible else cards
+        except (ValueError, IndexError):
+            raise OSError("not the numbers of GPUs: " + visible)
+        if not self.cards:
+            raise OSError("no GPUs in " + root)
+
+    def sample(self, seconds):
+        """Look at them."""
+        for card in self.cards:
+
+            def known(name, unit, card=card):
+                for path in sorted(glob.glob(card + name)):
+                    with contextlib.suppress(OSError, ValueError):
+                        return number(path) / unit
+                return None
+
+            self.note(
+                card,
+                known("/gpu_busy_percent", 1.0),
+                known("/mem_info_vram_used", MIB),
+                known("/mem_info_vram_total", MIB),
+                known("/hwmon/hwmon*/power1_[ai]*", 1e6),  # power1_average; newer ones have power1_input
+                seconds,
+            )
+
+
+class Curve(object):
+    """How values went: for each step of the time their means. The steps grow longer as time goes on."""
+
+    def __init__(self, names, step):
+        self.names, self.step = names, step
+        self.rows = []  # of each step: for each name a sum and a count
+
+    def add(self, passed, values):
+        """Take the *values* of one moment, *passed* seconds after the beginning; None: not known."""
+        while passed >= self.step * POINTS:
+            self.step *= 2
+            pairs = [self.rows[at : at + 2] for at in range(0, len(self.rows), 2)]
+            self.rows = [[tuple(map(sum, zip(*cells))) for cells in zip(*pair)] for pair in pairs]
+        at = int(passed // self.step)
+        # Nothing was measured while the job was suspended.
+        self.rows += [[(0.0, 0)] * len(self.names) for _ in range(at + 1 - len(self.rows))]
+        self.rows[at] = [
+            cell if value is None else (cell[0] + value, cell[1] + 1) for cell, value in zip(self.rows[at], values)
+        ]
+
+    def record(self):
+        """Return it: ``step`` in seconds, and of each name that has any the list of its means."""
+        found = {"step": self.step}
+        for name, cells in zip(self.names, zip(*self.rows)):
+            if any(count for _, count in cells):
+                found[name] = [round(total / count, 3) if count else None for total, count in cells]
+        return found
+
+
+class Sampler(object):
+    """Samples from its start on, and hands a record to *post* now and then, to *show* each time. Raises nothing.
+
+    What is shown says how it is now, too.
+    """
+
+    def __init__(self, post, interval, source, gpus=None, show=None):
+        self.post, self.interval, self.source, self.gpus, self.show = post, interval, source, gpus, show
+        self.period = min(PERIOD, interval / 4.0)
         self.began = time.monotonic()
         self.first = self.measured("cpu_seconds")
         self.memory = self.peak = None
+        self.curve = Curve(("cores", "memory", "gpu_busy"), self.period)
+        self.before = (0.0, self.first, 0.0, 0.0)  # seconds, processor time, the GPUs' sum and number of samples
+        self.now = {}
         self.closed = threading.Event()
+        self.looking = threading.Lock()
 
     def measured(self, what):
         """Return a measurement; None: it cannot be had."""
@@ -203,7 +296,12 @@ class Sampler(object):
             return None
 
     def record(self):
-        """Take a sample; return what is known: seconds, cores (their mean number), memory (MiB), GPUs."""
+        """Take a sample; return what is known: seconds, cores (their mean number), memory (MiB), GPUs, the curve."""
+        with self.looking:
+            return self.look()
+
+    def look(self):
+        """Do that, one thread at a time."""
         passed, cpu = time.monotonic() - self.began, self.measured("cpu_seconds")
         found = {"seconds": passed}
         if cpu is not None and self.first is not None and passed > 1:
@@ -214,9 +312,31 @@ class Sampler(object):
             found["memory"] = max(0.0, self.memory)
         if self.peak is not None:
             found["memory_peak"] = max(0.0, self.peak)
+        self.note(passed, cpu)
         if self.gpus:
             found.update(self.gpus.record())
-        return {name: round(value, 3) for name, value in found.items()}
+        found = {name: round(value, 3) for name, value in found.items()}
+        curve = self.curve.record()
+        return dict(found, curve=curve) if len(curve) > 1 else found
+
+    def note(self, passed, cpu):
+        """Note how it is now: since the sample before."""
+        then, cpu_then, busy_then, samples_then = self.before
+        if passed - then < self.period / 2:
+            return
+        if self.gpus:
+            self.gpus.sample(passed - then)
+        busy, samples = (self.gpus.busy, self.gpus.samples) if self.gpus else (0.0, 0.0)
+        cores = gpu = None
+        if cpu is not None and cpu_then is not None:
+            cores = max(0.0, cpu - cpu_then) / (passed - then)
+        if samples > samples_then:
+            gpu = (busy - busy_then) / (samples - samples_then)
+        self.before = (passed, cpu, busy, samples)
+        # It is of the time that has passed: its last moment may be in the next step.
+        self.curve.add((then + passed) / 2.0, (cores, self.memory, gpu))
+        known = {"cores": cores, "memory": self.memory, "gpu_busy": gpu}
+        self.now = {name: round(value, 3) for name, value in known.items() if value is not None}
 
     def start(self):
         """Begin, in the background."""
@@ -225,8 +345,11 @@ class Sampler(object):
     def run(self):
         """Sample until closed."""
         due = self.began + min(FIRST, self.interval)
-        while not self.closed.wait(min(PERIOD, self.interval / 4.0)):
+        while not self.closed.wait(self.period):
             record = self.record()
+            if self.show:
+                with contextlib.suppress(Exception):
+                    self.show(dict(record, now=self.now))
             if time.monotonic() >= due:
                 due = time.monotonic() + self.interval
                 # The hub may be away; the next record says more than this one.
@@ -234,24 +357,29 @@ class Sampler(object):
                     self.post(record)
 
     def close(self):
-        """End; return the last record."""
+        """End; return the last record, None if there is none."""
         self.closed.set()
-        record = self.record()
+        record = None
+        # Whatever is wrong with it, the session ends as it should.
+        with contextlib.suppress(Exception):
+            record = self.record()
         if self.gpus:
             self.gpus.close()
         return record
 
 
-def begin(spec, post):
+def begin(spec, post, show=None):
     """Begin for a job: *spec* has the seconds between two records and the vendor of its GPUs (empty: none)."""
     source = Cgroup()
     if not (source.unified or source.cpu):
         source = Processes(os.getpid())
     gpus = None
-    if spec["gpu"] == "nvidia":
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if spec["gpu"] == "nvidia":
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            gpus = Gpus("nvidia-smi", visible, min(PERIOD, spec["interval"] / 4.0))
-    sampler = Sampler(post, spec["interval"], source, gpus)
+            gpus = Nvidia("nvidia-smi", visible, min(PERIOD, spec["interval"] / 4.0))
+        elif spec["gpu"] == "amd":
+            gpus = Amd(os.environ.get("SLURM_JOB_GPUS", ""))
+    sampler = Sampler(post, spec["interval"], source, gpus, show)
     sampler.start()
     return sampler

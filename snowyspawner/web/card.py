@@ -12,12 +12,13 @@ from typing import Any, Literal, NamedTuple
 from ..choice.request import SessionRequest, load
 from ..choice.several import Group
 from ..session import messages
+from ..session.advice import Advice, advice_of
 from ..session.errors import SessionError
 from ..session.lifecycle import Life
 from ..session.messages import Words
 from ..session.record import Ended
 from ..session.status import Status
-from ..session.usage import said_of
+from ..session.usage import Line, Usage, energy_of, lines_of, said_of
 from ..site import Site
 from ..site.fields import FIELDS
 from ..slurm.times import say_duration, say_running
@@ -25,6 +26,18 @@ from ..slurm.times import say_duration, say_running
 #: Idle: nothing has run under this name, or nobody knows of it any more. Lost: a job that waits, while no start of this
 #: hub follows it.
 Kind = Literal["idle", "waiting", "starting", "running", "stopping", "ended", "lost"]
+
+
+class Curve(NamedTuple):
+    """A curve, as SVG draws it."""
+
+    label: str
+    said: str
+    path: str  # below and to the right of 0,0, in `WIDTH` by `HEIGHT`
+
+
+#: Of a curve.
+WIDTH, HEIGHT = 240, 32
 
 
 class Card(NamedTuple):
@@ -48,6 +61,9 @@ class Card(NamedTuple):
     again: bool = False  # there is a choice to start again with
     left_out: str = ""  # what of it will not be asked for again
     used: str = ""  # a sentence: what it uses, or has used
+    curves: tuple[Curve, ...] = ()
+    energy: str = ""  # a sentence
+    advice: Advice | None = None  # what to change when it is started again
     support: tuple[str, str] = ("", "")  # whom to turn to: the text and the address of a link
 
     @property
@@ -65,7 +81,7 @@ class Card(NamedTuple):
     def stamp(self) -> str:
         """Return something that changes when what is shown does, apart from times that run."""
         status = self.status and (self.status.message, self.status.starts_at is None)
-        shown = (self.kind, self.job_id, self.node, self.words, status, self.used)
+        shown = (self.kind, self.job_id, self.node, self.words, status, self.used, self.curves)
         return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
     @property
@@ -171,7 +187,7 @@ def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: B
         ends_at=ends,
         warn_from=ends - site.warning(limit) if ends and site.warning(limit) else None,
         again=True,
-        used=said_of(job.usage, job.request, site) if kind == "running" else "",
+        **(_used(job.usage, job.request, site) if kind == "running" else {}),
     )
 
 
@@ -234,8 +250,28 @@ def _ended(last: Ended, site: Site, path: str) -> Card:
         ended_at=last.ended_at or None,
         again=bool(last.request),
         left_out="reservation" if last.request.get("reservation") else "",
-        used=said_of(last.usage, last.request, site),
+        energy=energy_of(last.usage, site),
+        advice=advice_of(last.usage, last.request, site, last.ended_at - begun) if begun else None,
+        **_used(last.usage, last.request, site),
     )
+
+
+def _used(usage: Usage | None, request: Mapping[str, Any], site: Site) -> dict[str, Any]:
+    curves = tuple(Curve(line.label, line.said, _path(line)) for line in lines_of(usage, request, site))
+    return {"used": said_of(usage, request, site), "curves": curves}
+
+
+def _path(line: Line) -> str:
+    """Draw a curve: a step for each value, and nothing where none is known."""
+    parts, drawn = [], False
+    for number, share in enumerate(line.shares):
+        left, right = (WIDTH * at / len(line.shares) for at in (number, number + 1))
+        if share is not None:
+            # The line is in the picture also at both ends.
+            height = HEIGHT - 1 - share * (HEIGHT - 2)
+            parts.append(f"{'L' if drawn else 'M'}{left:.1f} {height:.1f}H{right:.1f}")
+        drawn = share is not None
+    return "".join(parts)
 
 
 def why(last: Ended, site: Site) -> Words:

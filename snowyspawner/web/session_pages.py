@@ -178,11 +178,18 @@ class AgainHandler(StartingHandler):
 
     def options(self, spawner: Session) -> dict[str, str] | None:
         """Return what was chosen for the session that has ended; None when nothing can be made of it."""
-        stored = spawner.life.last.request if spawner.life.last else {}
+        last = spawner.life.last
+        stored = last.request if last else {}
         wanted = load(stored)
         if not (wanted.environment and wanted.image and wanted.partition and wanted.cores and wanted.time):
             return None  # of another version, and not all of it could be read
         options = wanted.options(spawner.life.site)
+        if key := self.get_body_argument("advice", ""):
+            # Of what to change only the advice's name comes from the page, which may be an old one.
+            advice = spawner.card().advice
+            if advice is None or advice.key != key:
+                return None
+            options |= advice.changes
         # A time that has passed and a reservation that is over would be refused.
         begin = options["begin"] if (stored.get("begin") or 0) > time.time() + 60 else ""
         return {**options, "begin": begin, "reservation": ""}

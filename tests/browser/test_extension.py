@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 BEGIN = 1790848800  # 2026-10-01 10:00 UTC
 PAGE = """<!doctype html><title>No notifications</title><body>
-<script src="static/warning.js"></script>
+<script src="static/session.js"></script>
 <script>
   window.ran = [];
   const app = {
@@ -46,13 +46,13 @@ class Node:
             def do_GET(self) -> None:
                 content = {
                     "/": PAGE,
-                    "/static/warning.js": (share_dir() / "labextension" / "warning.js").read_text(),
+                    "/static/session.js": (share_dir() / "labextension" / "session.js").read_text(),
                     "/static/session.json": json.dumps(node.facts),
                 }.get(self.path, "")
                 node.asked += self.path.endswith(".json")
                 data = content.encode()
                 self.send_response(200 if content else 404)
-                kind = {"/": "text/html", "/static/warning.js": "text/javascript"}.get(self.path, "application/json")
+                kind = {"/": "text/html", "/static/session.js": "text/javascript"}.get(self.path, "application/json")
                 self.send_header("Content-Type", f"{kind}; charset=utf-8")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -198,6 +198,100 @@ async def test_without_a_warning_or_an_end_nothing_is_said(
 
 
 def test_launcher_and_extension_agree_on_their_times() -> None:
-    script = (share_dir() / "labextension" / "warning.js").read_text()
+    script = (share_dir() / "labextension" / "session.js").read_text()
     assert f"LAST_WARNING = {end_warning.LAST_WARNING};" in script
     assert f"EARLY = {end_warning.EARLY};" in script
+
+
+# -- what the session uses ---------------------------------------------------------------------------------------------
+
+# A status bar as JupyterLab's plugins meet it.
+WITH_BAR = PAGE.replace(
+    "init({})",
+    """init({
+    '@jupyterlab/statusbar': { '4.0.0': { get: async () => () => ({ IStatusBar: 'bar' }) } },
+    '@lumino/widgets': {
+      '2.0.0': { get: async () => () => ({ Widget: class { constructor({ node }) { this.node = node; } } }) }
+    }
+  })""",
+).replace(
+    "activate(app, null)", "activate(app, { registerStatusItem: (id, { item }) => document.body.append(item.node) })"
+)
+USAGE = {
+    "seconds": 3120,
+    "cores": 1.24,
+    "memory": 2900,
+    "memory_peak": 3120,
+    "gpu_busy": 6.4,
+    "gpu_memory": 15360,
+    "gpu_memory_peak": 1400,
+    "curve": {"step": 30, "cores": [0, None, 2, 8], "memory": [0, 16000, 32000, 32000], "gpu_busy": [0, 100, 50, None]},
+    "now": {"cores": 2.04, "memory": 2900, "gpu_busy": 57.2},
+    "had": {"cores": 4, "memory": 32000},
+}
+
+
+async def with_bar(page: Page, node: Node, usage: Any) -> Any:
+    node.facts["usage"] = usage
+    await page.route(node.url, lambda route: route.fulfill(body=WITH_BAR, content_type="text/html"))
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "warning" else None)
+    await arrive(page, node)
+    return problems
+
+
+async def test_what_the_session_uses_is_in_the_status_bar(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]]
+) -> None:
+    problems = await with_bar(page, node, None)
+    meter = page.locator(".snowyspawner-usage")
+    await expect(meter).to_be_hidden()  # nothing is known yet
+    node.facts["usage"] = USAGE
+    await passing(35)
+    await expect(meter).to_have_text("CPU 2/4 · 2.9 GB · GPU 57 %")
+    await meter.click()
+    curves = page.get_by_role("dialog", name="What this session uses")
+    await expect(curves.locator("p")).to_have_text(
+        [
+            "CPU: 2 of 4 cores now, 1.2 in the mean",
+            "Memory: 2.9 of 32 GB now, 3.1 at most",
+            "GPU: 57 % now, 6.4 in the mean",
+            "In 52 minutes",
+        ]
+    )
+    paths = [await path.get_attribute("d") for path in await curves.locator("path").all()]
+    assert paths == [
+        "M0 35H60M120 18H180L180 1H240",
+        "M0 35H60L60 18H120L120 1H180L180 1H240",
+        "M0 35H60L60 1H120L120 18H180",
+    ]
+    # It stays open while it changes.
+    node.facts["usage"] = {**USAGE, "now": {"cores": 3.96, "memory": 12000, "gpu_busy": 0}}
+    await passing(35)
+    await expect(curves.get_by_text("CPU: 4 of 4 cores now")).to_be_visible()
+    await expect(meter).to_have_text("CPU 4/4 · 12 GB · GPU 0 %")
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("now", "shown"),
+    [
+        ({"cores": 0.02, "memory": 90}, "CPU 0/4 · 0.1 GB"),
+        ({"memory": 90}, "0.1 GB"),
+        ({"cores": 15.7}, "CPU 16/4"),
+        ({}, ""),
+    ],
+)
+async def test_what_is_not_known_is_left_out(page: Page, node: Node, now: dict[str, float], shown: str) -> None:
+    problems = await with_bar(page, node, {"seconds": 40, "now": now, "had": USAGE["had"]})
+    meter = page.locator(".snowyspawner-usage")
+    if shown:
+        await expect(meter).to_have_text(shown)
+        await meter.click()
+        await expect(page.get_by_role("dialog").locator("p")).to_have_count(shown.count("·") + 2)
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+    else:
+        await expect(meter).to_be_hidden()
+    assert problems == []

@@ -15,6 +15,7 @@ from snowyspawner.session.errors import SessionError
 from snowyspawner.session.lifecycle import Life
 from snowyspawner.session.messages import Words
 from snowyspawner.session.record import Ended, new_job
+from snowyspawner.session.usage import Usage
 from snowyspawner.site import load
 from snowyspawner.web import card
 
@@ -55,6 +56,41 @@ async def test_kinds(life: Life, phase: str, attached: bool, hub: Any, kind: str
     life.attached = attached
     found = card.card_of(with_job(life, phase), "alice", **hub)
     assert (found.kind, found.step, found.job_id) == (kind, step, "7")
+
+
+CURVE = {"step": 15, "cores": [0, None, 2, 8], "gpu_busy": [50, 50, 50, 50]}
+
+
+async def test_what_a_session_uses_is_drawn(life: Life) -> None:
+    """A step for each value, a gap where nothing is known, the top where it is more than there is."""
+    usage = Usage.model_validate({"seconds": 60, "cores": 2.5, "curve": CURVE})
+    found = card.card_of(with_job(life, "serving", usage=usage), "alice", ready=True)
+    assert found.curves == (
+        ("Cores", "0 to 8 of 4", "M0.0 31.0H60.0M120.0 16.0H180.0L180.0 1.0H240.0"),
+        ("GPU", "50 %", "M0.0 16.0H60.0L60.0 16.0H120.0L120.0 16.0H180.0L180.0 16.0H240.0"),
+    )
+    assert found.used.startswith("Used in 1 min: 2.5 of 4 cores")
+    assert (found.advice, found.energy) == (None, "")
+    before = found.stamp
+    assert life.job
+    life.job.usage = usage.model_copy(update={"curve": None})
+    assert card.card_of(life, "alice", ready=True).stamp != before
+    # Not while it waits, or stops.
+    assert card.card_of(life, "alice", pending="stop").curves == ()
+
+
+async def test_what_a_session_has_used_says_what_to_change(life: Life) -> None:
+    usage = Usage.model_validate({"seconds": 3000, "cores": 1, "memory_peak": 300, "gpu_busy": 1, "gpu_energy": 9})
+    ran = {"state": "COMPLETED", "request": REQUEST, "usage": usage, "begun_at": 1000.0, "ended_at": 4540.0}
+    life.last = Ended(**ran)
+    found = card.card_of(life, "alice")
+    assert found.advice
+    assert (found.advice.key, found.advice.changes) == ("gpu", {"gpu": "none"})
+    assert found.energy == "Energy of the GPU alone: 9 Wh."
+    # It ran for longer than was measured, or never began.
+    for change in ({"ended_at": 9000.0}, {"begun_at": 0.0}, {"usage": None}):
+        life.last = Ended(**{**ran, **change})
+        assert card.card_of(life, "alice").advice is None
 
 
 async def test_nothing_has_run_yet(life: Life) -> None:

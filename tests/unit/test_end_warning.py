@@ -257,6 +257,6 @@ def test_a_full_scratch_costs_the_warning_and_nothing_else(monkeypatch: pytest.M
     assert made.clock.add_to_lab("/proc", "") == ""  # nothing to put there
     assert made.said == []
     assert made.clock.add_to_lab("/proc", "script") == ""
-    assert made.said[0].startswith("no warnings in JupyterLab: ")
+    assert made.said[0].startswith("nothing of this session is shown in JupyterLab: ")
     made.clock.look(True)
     assert "save your work" in made.said[1]

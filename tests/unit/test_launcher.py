@@ -31,10 +31,10 @@ import pytest
 
 from snowyspawner._share import share_dir
 from snowyspawner.site.model import Gpu
-from snowyspawner.standalone import end_warning, launcher
+from snowyspawner.standalone import end_warning, launcher, sampler
 
 LAUNCHER = launcher.__file__
-EXTENSION = share_dir() / "labextension" / "warning.js"
+EXTENSION = share_dir() / "labextension" / "session.js"
 SECRET = "one-time-secret"
 TOKEN = "fresh-token"
 
@@ -693,7 +693,7 @@ def test_an_end_that_slurm_has_said_is_not_asked_for(
     job = launch({"SLURM_JOB_END_TIME": str(end)})
     eventually(lambda: hub.ports, "the server's port is reported")
     assert job.server["env"]["SLURM_JOB_END_TIME"] == str(end)
-    assert session(job) == {"end": end, "warn": 600, "notice": 0}
+    assert session(job) == {"end": end, "warn": 600, "notice": 0, "usage": None}
     assert not (home / "asked").exists()
 
 
@@ -714,10 +714,25 @@ def test_jupyterlab_finds_the_extension_beside_what_the_image_has(
     assert (extension / package["jupyterlab"]["_build"]["load"]).read_text() == EXTENSION.read_text()
 
 
-def test_without_warnings_nothing_is_added_to_jupyterlab(
+def test_jupyterlab_is_told_what_the_session_uses(
+    launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any]
+) -> None:
+    text = Path(sampler.__file__).read_text()
+    had = {"cores": 4, "memory": 32000}
+    body = {**claim(), "sampler": {"text": text, "interval": 0.4, "gpu": "", "had": had}}
+    hub.claims = [(200, body)]
+    job = launch()
+    eventually(lambda: hub.ports, "the server's port is reported")
+    usage: dict[str, Any] = eventually(lambda: session(job)["usage"], "it is told")  # type: ignore[assignment]
+    assert usage["had"] == had
+    assert usage["now"]["memory"] > 1
+
+
+def test_without_a_script_nothing_is_added_to_jupyterlab(
     launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
 ) -> None:
     slurm_says(10)
+    hub.claims = [(200, {**claim(), "extension": ""})]
     job = launch(warn=0)
     eventually(lambda: hub.ports, "the server's port is reported")
     assert "JUPYTER_PATH" not in job.server["env"]

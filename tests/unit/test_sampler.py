@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from snowyspawner.session.record import Ended, new_job
-from snowyspawner.session.usage import Usage, read_usage, said_of
+from snowyspawner.session.usage import Usage, energy_of, lines_of, read_usage, said_of
 from snowyspawner.site import Site
 from snowyspawner.standalone import sampler
-from snowyspawner.standalone.sampler import Cgroup, Gpus, Processes, Sampler, job_cgroup
+from snowyspawner.standalone.sampler import Amd, Cgroup, Curve, Nvidia, Processes, Sampler, job_cgroup
 
 # /proc/self/cgroup of a batch step under Slurm 22.05 and 23.11, by slurmd's own layout (cgroup.conf(5)).
 V2 = "0::/system.slice/slurmstepd.scope/job_17/step_batch/user/task_0\n"
@@ -195,13 +195,13 @@ UUID = "GPU-5d4c0a2c-9d0f-2f5e-7f3f-0123456789ab"
 
 
 @pytest.fixture
-def smi(executable: Callable[..., Path]) -> Callable[[str], Gpus]:
+def smi(executable: Callable[..., Path]) -> Callable[[str], Nvidia]:
     """A stand-in for nvidia-smi, which prints what a test says."""
     made = []
 
-    def make(lines: str) -> Gpus:
+    def make(lines: str) -> Nvidia:
         program = executable("nvidia-smi", f"#!/bin/sh\n# A stand-in for nvidia-smi.\n{lines}\n")
-        made.append(Gpus(str(program), "0", 15.0))
+        made.append(Nvidia(str(program), "0", 15.0))
         return made[-1]
 
     yield make  # type: ignore[misc]
@@ -211,7 +211,7 @@ def smi(executable: Callable[..., Path]) -> Callable[[str], Gpus]:
         gpus.child.stdout.close()
 
 
-def test_a_gpu_s_mean_peak_and_energy(smi: Callable[[str], Gpus], eventually: Callable[..., Any]) -> None:
+def test_a_gpu_s_mean_peak_and_energy(smi: Callable[[str], Nvidia], eventually: Callable[..., Any]) -> None:
     lines = "; ".join(f"echo '{UUID}, {busy}, {used}, 15360, 30.5'" for busy, used in ((0, 400), (12, 1400), (6, 900)))
     gpus = smi(f"{lines}; exec sleep 100")
     eventually(lambda: gpus.samples == 3, "three samples")
@@ -223,14 +223,14 @@ def test_a_gpu_s_mean_peak_and_energy(smi: Callable[[str], Gpus], eventually: Ca
     }
 
 
-def test_two_gpus_are_taken_together(smi: Callable[[str], Gpus], eventually: Callable[..., Any]) -> None:
+def test_two_gpus_are_taken_together(smi: Callable[[str], Nvidia], eventually: Callable[..., Any]) -> None:
     gpus = smi(f"echo '{UUID}, 100, 1000, 15360, 70'; echo 'GPU-2, 0, 10, 15360, 10'; exec sleep 100")
     eventually(lambda: gpus.samples == 2, "two samples")
     assert gpus.record()["gpu_busy"] == 50.0
     assert (gpus.record()["gpu_memory_peak"], gpus.record()["gpu_memory"]) == (1010.0, 30720.0)
 
 
-def test_what_a_slice_does_not_tell_is_not_known(smi: Callable[[str], Gpus], eventually: Callable[..., Any]) -> None:
+def test_what_a_slice_does_not_tell_is_not_known(smi: Callable[[str], Nvidia], eventually: Callable[..., Any]) -> None:
     gpus = smi(f"echo '{UUID}, [N/A], 900, 4864, [N/A]'; exec sleep 100")
     eventually(lambda: gpus.peak, "a sample")
     assert gpus.record() == {"gpu_memory_peak": 900.0, "gpu_memory": 4864.0}
@@ -247,7 +247,7 @@ def test_what_a_slice_does_not_tell_is_not_known(smi: Callable[[str], Gpus], eve
     ],
     ids=["dies", "hangs", "fails", "nonsense", "endless"],
 )
-def test_a_program_that_fails_makes_it_not_known(smi: Callable[[str], Gpus], lines: str) -> None:
+def test_a_program_that_fails_makes_it_not_known(smi: Callable[[str], Nvidia], lines: str) -> None:
     gpus = smi(lines)
     time.sleep(0.3)
     assert gpus.record() == {}
@@ -265,7 +265,7 @@ def test_the_job_s_own_gpus_are_asked_for(executable: Callable[..., Path], tmp_p
         executable("nvidia-smi", f'#!/bin/sh\necho "$@" > {tmp_path}/argv; mv {tmp_path}/argv {tmp_path}/asked\n')
     )
     for visible, own in (("1,3", " --id=1,3"), (UUID, f" --id={UUID}"), ("MIG-1", ""), ("", "")):
-        gpus = Gpus(program, visible, 3.6)
+        gpus = Nvidia(program, visible, 3.6)
         gpus.child.wait(10)
         gpus.close()
         assert gpus.child.stdout
@@ -274,6 +274,101 @@ def test_the_job_s_own_gpus_are_asked_for(executable: Callable[..., Path], tmp_p
             "--query-gpu=uuid,utilization.gpu,memory.used,memory.total,power.draw --format=csv,noheader,nounits"
             f" --loop=4{own}\n"
         )
+
+
+# AMD's: files as the kernel's documentation of amdgpu has them, for no such GPU is here.
+
+
+def amd(root: Path, cards: dict[str, dict[str, str]]) -> str:
+    for number, (bus, files) in enumerate(cards.items()):
+        tree(root / bus, files)
+        (root / "drm" / f"renderD{128 + number}").mkdir(parents=True)
+        (root / "drm" / f"renderD{128 + number}" / "device").symlink_to(root / bus)
+    return str(root / "drm")
+
+
+CARD = {
+    "gpu_busy_percent": "40\n",
+    "mem_info_vram_used": f"{2 << 30}\n",
+    "mem_info_vram_total": f"{64 << 30}\n",
+    "hwmon/hwmon3/power1_average": "250000000\n",
+    "hwmon/hwmon3/power1_cap": "560000000\n",
+}
+
+
+def test_amd_s_gpus_are_read_from_the_kernel(tmp_path: Path) -> None:
+    root = amd(tmp_path, {"0000:c1:00.0": CARD})
+    gpus = Amd("", root)
+    gpus.sample(15.0)
+    assert gpus.record() == {
+        "gpu_busy": 40.0,
+        "gpu_memory_peak": 2048.0,
+        "gpu_memory": 65536.0,
+        "gpu_energy": 250 * 15 / 3600,
+    }
+
+
+def test_only_the_job_s_own_of_amd_s_count_by_their_place_on_the_bus(tmp_path: Path) -> None:
+    idle = {**CARD, "gpu_busy_percent": "0\n"}
+    # Their numbers are not in the order of the bus; a card of another vendor has no such files.
+    root = amd(tmp_path, {"0000:c1:00.0": CARD, "0000:02:00.0": idle, "0000:01:00.0": {"vendor": "0x1a03"}})
+    for visible, busy in (("0", 0.0), ("1", 40.0), ("0,1", 20.0), ("", 20.0)):
+        gpus = Amd(visible, root)
+        gpus.sample(15.0)
+        assert gpus.record()["gpu_busy"] == busy, visible
+
+
+def test_what_amd_s_do_not_tell_is_not_known(tmp_path: Path) -> None:
+    root = amd(tmp_path, {"0000:c1:00.0": {"gpu_busy_percent": "many\n", "hwmon/hwmon3/power1_input": "9000000\n"}})
+    gpus = Amd("0", root)
+    gpus.sample(3600.0)
+    assert gpus.record() == {"gpu_energy": 9.0}
+    for visible, where in (("1", root), ("a", root), ("", str(tmp_path / "nothing"))):
+        with pytest.raises(OSError, match=r"not the numbers|no GPUs"):
+            Amd(visible, where)
+
+
+@pytest.mark.parametrize("vendor", ["amd", "intel", ""])
+def test_without_such_gpus_a_session_is_measured_all_the_same(vendor: str) -> None:
+    made = sampler.begin({"interval": 60, "gpu": vendor}, lambda record: None)
+    assert made.gpus is None
+    assert made.close()["seconds"] < 10
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_curve_has_the_mean_of_each_step() -> None:
+    curve = Curve(("cores", "gpu_busy"), 15.0)
+    for passed, cores in ((3, 1.0), (14.9, 2.0), (15, 4.0), (61, 0.5)):
+        curve.add(passed, (cores, None))
+    assert curve.record() == {"step": 15.0, "cores": [1.5, 4.0, None, None, 0.5]}
+
+
+@pytest.mark.parametrize("hours", [0.4, 0.5, 0.6, 1, 10, 240])
+def test_a_curve_has_a_point_for_all_of_the_time_and_120_at_most(hours: float) -> None:
+    curve = Curve(("cores",), 15.0)
+    samples = int(hours * 240)
+    for number in range(samples):
+        # The first half of the session is busy.
+        curve.add(number * 15.0 + 7, (1.0 if number < samples / 2 else 0.0,))
+    record = curve.record()
+    values = record["cores"]
+    assert len(values) == -(-samples * 15 // record["step"])
+    assert 60 <= len(values) <= 120
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.02)
+    assert (values[0], values[-1]) == (1.0, 0.0)
+    assert read_usage({"seconds": 1, "curve": json.loads(json.dumps(record))}).curve
+
+
+def test_a_long_silence_is_a_gap() -> None:
+    """A suspended job measures nothing."""
+    curve = Curve(("cores",), 15.0)
+    curve.add(1, (1.0,))
+    curve.add(10 * 86400, (2.0,))
+    values = curve.record()["cores"]
+    assert (values[0], values[-1], set(values[1:-1])) == (1.0, 2.0, {None})
+    assert len(values) <= 120
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -298,7 +393,10 @@ def test_a_record_has_means_and_peaks() -> None:
     made = Sampler(None, 60, source)
     made.began -= 100
     made.first = source.cpu_seconds() - 150
+    made.before = (0.0, made.first, 0.0, 0.0)
     record = made.record()
+    assert made.now == {"cores": pytest.approx(1.5, abs=0.01), "memory": 500.0}
+    assert record.pop("curve")["cores"] == [None] * 3 + [pytest.approx(1.5, abs=0.01)]
     assert record["cores"] == pytest.approx(1.5, abs=0.01)
     assert (record["memory"], record["memory_peak"]) == (500.0, 500.0)
     record = made.close()
@@ -325,6 +423,28 @@ def test_records_are_sent_now_and_then_also_after_a_failure(eventually: Callable
     assert sent[1]["seconds"] < sent[2]["seconds"]
 
 
+def test_what_is_shown_is_shown_at_each_sample_whatever_comes_of_it(eventually: Callable[..., Any]) -> None:
+    shown: list[dict[str, Any]] = []
+
+    def show(record: dict[str, Any]) -> None:
+        shown.append(record)
+        raise OSError("no room")
+
+    made = Sampler(lambda record: None, 0.4, Source(), show=show)
+    made.start()
+    eventually(lambda: len(shown) >= 3, "three samples")
+    made.close()
+    assert shown[-1]["now"]["cores"] == pytest.approx(1.5, abs=0.2)
+    assert len(shown[-1]["curve"]["cores"]) >= 2
+
+
+def test_a_fault_of_ours_is_not_the_session_s_end() -> None:
+    made = Sampler(lambda record: None, 60, Source())
+    made.curve = None
+    made.before = (-100.0, 0.0, 0.0, 0.0)
+    assert made.close() is None
+
+
 # -- what the hub makes of it ------------------------------------------------------------------------------------------
 
 
@@ -343,6 +463,14 @@ def test_records_are_sent_now_and_then_also_after_a_failure(eventually: Callable
         {"seconds": 60, "cores": True and "many"},
         {"seconds": 60, "memory": 1e12},
         {"seconds": 60, "curve": [1] * 10000},
+        {"seconds": 60, "curve": {}},
+        {"seconds": 60, "curve": {"step": 0}},
+        {"seconds": 60, "curve": {"step": 15, "cores": [1] * 121}},
+        {"seconds": 60, "curve": {"step": 15, "cores": [-1]}},
+        {"seconds": 60, "curve": {"step": 15, "cores": [float("nan")]}},
+        {"seconds": 60, "curve": {"step": 15, "gpu_busy": [101]}},
+        {"seconds": 60, "curve": {"step": 15, "processes": [1]}},
+        {"seconds": 60, "now": {"cores": 1}},
         {"seconds": 60, "cores": [1]},
     ],
 )
@@ -378,6 +506,33 @@ def test_what_was_used_is_said_in_a_sentence(
     request = {"environment": "tf-mkl", "image": "", "partition": "core", "cores": 4, "time": 3540, **request_}
     assert said_of(Usage(**{"seconds": 3120, **usage}), request, snowy) == said
     assert said_of(None, request, snowy) == ""
+
+
+def test_its_curves_are_shares_of_what_the_session_had(snowy: Site) -> None:
+    curve = {"step": 15, "cores": [0.04, 3.9, None, 8], "memory": [1, 2], "gpu_busy": [6, 6, 6, 6]}
+    request = {"environment": "tf-mkl", "image": "", "partition": "core", "cores": 4, "time": 3540}
+    usage = read_usage({"seconds": 60, "curve": curve})
+    cores = ("Cores", "0.04 to 8 of 4", (0.01, 0.975, None, 1.0))
+    assert lines_of(usage, request, snowy) == (cores,)
+    assert lines_of(usage, {**request, **GPU}, snowy) == (cores, ("GPU", "6 %", (0.06,) * 4))
+    assert lines_of(read_usage({"seconds": 60, "curve": {"step": 15, "cores": [1]}}), request, snowy) == ()
+    assert lines_of(read_usage({"seconds": 60}), request, snowy) == lines_of(None, request, snowy) == ()
+
+
+@pytest.mark.parametrize(
+    ("energy", "co2", "said"),
+    [
+        (12.34, None, "Energy of the GPU alone: 12 Wh."),
+        (0.42, 40, "Energy of the GPU alone: 0.4 Wh, 0.02 g of CO\N{SUBSCRIPT TWO}."),
+        (2500, 400, "Energy of the GPU alone: 2.5 kWh, 1 kg of CO\N{SUBSCRIPT TWO}."),
+        (12.34, 0, "Energy of the GPU alone: 12 Wh, 0 g of CO\N{SUBSCRIPT TWO}."),
+        (None, 40, ""),
+    ],
+)
+def test_energy_is_the_gpu_s_alone(snowy: Site, energy: float | None, co2: int | None, said: str) -> None:
+    site = snowy.model_copy(update={"co2": co2})
+    assert energy_of(Usage(seconds=60, gpu_energy=energy), site) == said
+    assert energy_of(Usage(seconds=29, gpu_energy=energy), site) == energy_of(None, site) == ""
 
 
 def test_it_is_stored_with_the_job_and_with_its_end() -> None:

@@ -1,8 +1,9 @@
-/* Warns in JupyterLab before the job ends, and shows in the status bar how long it still lasts.
+/* Warns in JupyterLab before the job ends, and shows in the status bar how long it still lasts and what it uses.
  *
  * A JupyterLab extension that needs no build: what webpack would make of one is the last statement, a container of
  * module federation. For JupyterLab 3 and 4. The job script carries this text; the launcher puts it on JUPYTER_PATH,
- * with session.json beside it: {"end", "notice": seconds since the epoch, "warn": seconds before the end}.
+ * with session.json beside it: {"end", "notice": seconds since the epoch, "warn": seconds before the end, "usage": null,
+ * or what standalone/sampler.py shows and "had": {"cores", "memory": MB}}.
  */
 (() => {
   'use strict';
@@ -42,9 +43,149 @@
     return end.toLocaleString([], options);
   }
 
+  /* Two digits, and none that say nothing. */
+  function short(number) {
+    return number >= 10 ? number.toFixed(0) : number >= 0.05 ? String(Number(number.toFixed(1))) : '0';
+  }
+
+  const SVG = 'http://www.w3.org/2000/svg';
+  const WIDTH = 240;
+  const HEIGHT = 36;
+
+  /* A step for each value, a gap where none is known. */
+  function drawn(values, most) {
+    let path = '';
+    let before = false;
+    values.forEach((value, at) => {
+      if (value !== null) {
+        const height = HEIGHT - 1 - Math.min(1, value / most) * (HEIGHT - 2);
+        path += `${before ? 'L' : 'M'}${(at * WIDTH) / values.length} ${height}H${((at + 1) * WIDTH) / values.length}`;
+      }
+      before = value !== null;
+    });
+    return path;
+  }
+
+  const STYLE = {
+    button: 'font-size: var(--jp-ui-font-size1); line-height: 24px; height: 24px; padding: 0 6px; margin: 0; border: 0;' +
+      'background: none; color: inherit; white-space: nowrap; cursor: pointer',
+    panel: 'position: fixed; bottom: 32px; z-index: 9000; box-sizing: border-box; width: 18em; max-width: calc(100vw - 16px);' +
+      'padding: 12px; background: var(--jp-layout-color1); color: var(--jp-ui-font-color1);' +
+      'font-size: var(--jp-ui-font-size1); border: 1px solid var(--jp-border-color1); box-shadow: var(--jp-elevation-z6)'
+  };
+
+  function element(name, style, text = '') {
+    const made = document.createElement(name);
+    made.style.cssText = style;
+    made.textContent = text;
+    return made;
+  }
+
+  /* What the session uses: a line in the status bar; pressed, it shows how that went. */
+  class Meter {
+    constructor() {
+      this.usage = null;
+      this.panel = null;
+      this.node = element('button', STYLE.button);
+      this.node.type = 'button';
+      this.node.className = 'snowyspawner-usage';
+      this.node.hidden = true;
+      this.node.setAttribute('aria-haspopup', 'dialog');
+      this.node.setAttribute('aria-expanded', 'false');
+      this.node.addEventListener('click', () => (this.panel ? this.close() : this.open()));
+      document.addEventListener('keydown', event => {
+        if (event.key === 'Escape' && this.panel) {
+          this.close();
+          this.node.focus();
+        }
+      });
+      document.addEventListener('pointerdown', event => {
+        if (this.panel && !this.panel.contains(event.target) && !this.node.contains(event.target)) {
+          this.close();
+        }
+      });
+    }
+
+    /* Name, unit, how it is now, the mean, what there is of it, and the curve; what is not known is left out. */
+    get rows() {
+      const { now, had, curve, ...mean } = this.usage;
+      const gigabytes = megabytes => megabytes / 1000; // as Slurm counts: its MB are MiB
+      return [
+        ['CPU', 'cores', now.cores, mean.cores, had.cores, curve && curve.cores],
+        ['Memory', 'GB', gigabytes(now.memory), gigabytes(mean.memory_peak), had.memory / 1000,
+          curve && curve.memory && curve.memory.map(value => (value === null ? null : gigabytes(value)))],
+        ['GPU', '%', now.gpu_busy, mean.gpu_busy, 100, curve && curve.gpu_busy]
+      ].filter(([, , current]) => Number.isFinite(current));
+    }
+
+    draw(usage) {
+      this.usage = usage;
+      if (!usage || !usage.now || !usage.had) {
+        return;
+      }
+      const [cpu, memory, gpu] = ['CPU', 'Memory', 'GPU'].map(name => this.rows.find(row => row[0] === name));
+      this.node.textContent = [
+        cpu && `CPU ${short(cpu[2])}/${cpu[4]}`,
+        memory && `${short(memory[2])} GB`,
+        gpu && `GPU ${gpu[2].toFixed(0)} %`
+      ].filter(Boolean).join(' · ');
+      this.node.title = 'What this session uses now';
+      this.node.hidden = !this.node.textContent;
+      if (this.panel) {
+        this.fill();
+      }
+    }
+
+    fill() {
+      const parts = [element('strong', '', 'What this session uses')];
+      for (const [name, unit, now, mean, most, curve] of this.rows) {
+        const of = unit === '%' ? ' %' : ` of ${short(most)} ${unit}`;
+        // Of memory it is the most that counts, of all else the mean.
+        const whole = name === 'Memory' ? 'at most' : 'in the mean';
+        const row = element('p', 'margin: 8px 0 2px', `${name}: ${short(now)}${of} now, ${short(mean)} ${whole}`);
+        parts.push(row);
+        if (curve && curve.length > 1) {
+          const picture = document.createElementNS(SVG, 'svg');
+          picture.setAttribute('viewBox', `0 0 ${WIDTH} ${HEIGHT}`);
+          picture.setAttribute('preserveAspectRatio', 'none');
+          picture.setAttribute('aria-hidden', 'true');
+          picture.style.cssText = `display: block; width: 100%; height: ${HEIGHT}px; border-bottom: 1px solid currentcolor`;
+          const path = document.createElementNS(SVG, 'path');
+          path.setAttribute('d', drawn(curve, most));
+          path.setAttribute('vector-effect', 'non-scaling-stroke');
+          path.style.cssText = 'fill: none; stroke: var(--jp-brand-color1); stroke-width: 1.5';
+          picture.append(path);
+          parts.push(picture);
+        }
+      }
+      parts.push(element('p', 'margin: 8px 0 0; color: var(--jp-ui-font-color2)', `In ${inWords(this.usage.seconds)}`));
+      this.panel.replaceChildren(...parts);
+    }
+
+    open() {
+      this.panel = element('div', STYLE.panel);
+      this.panel.className = 'snowyspawner-curves';
+      this.panel.setAttribute('role', 'dialog');
+      this.panel.setAttribute('aria-label', 'What this session uses');
+      this.panel.tabIndex = -1;
+      this.fill();
+      const right = window.innerWidth - this.node.getBoundingClientRect().right;
+      this.panel.style.right = `${Math.max(8, right)}px`;
+      document.body.append(this.panel);
+      this.panel.focus();
+      this.node.setAttribute('aria-expanded', 'true');
+    }
+
+    close() {
+      this.panel.remove();
+      this.panel = null;
+      this.node.setAttribute('aria-expanded', 'false');
+    }
+  }
+
   class Session {
-    constructor(show, dismiss, item) {
-      Object.assign(this, { show, dismiss, item, facts: null, skew: 0, looked: 0, stage: 0, seen: 0, told: 0 });
+    constructor(show, dismiss, item, meter) {
+      Object.assign(this, { show, dismiss, item, meter, facts: null, skew: 0, looked: 0, stage: 0, seen: 0, told: 0 });
     }
 
     async look() {
@@ -58,6 +199,7 @@
       }
       const first = this.facts === null;
       this.facts = await answer.json();
+      this.meter.draw(this.facts.usage);
       // The node's clock counts, not that of a laptop which may be wrong.
       const skew = Date.parse(answer.headers.get('Date')) - Date.now();
       this.skew = Math.abs(skew) > 5000 ? skew : 0;
@@ -173,7 +315,15 @@
         rank: 1000
       });
     }
-    const session = new Session(show, dismiss, item);
+    const meter = new Meter();
+    if (statusBar) {
+      statusBar.bar.registerStatusItem('snowyspawner:usage', {
+        item: new statusBar.Widget({ node: meter.node }),
+        align: 'right',
+        rank: 1001
+      });
+    }
+    const session = new Session(show, dismiss, item, meter);
     let busy = false;
     const tick = async () => {
       if (busy) {
@@ -212,8 +362,8 @@
     }
     const found = statusbar && widgets;
     return {
-      id: 'snowyspawner:warning',
-      description: 'Warns before the job of this session ends.',
+      id: 'snowyspawner:session',
+      description: 'Shows what this session uses, and warns before its job ends.',
       autoStart: true,
       optional: found ? [statusbar.IStatusBar] : [],
       activate: (app, bar) => activate(app, bar ? { bar, Widget: widgets.Widget } : null)
