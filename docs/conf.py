@@ -4,4 +4,4 @@ project = "snowyspawner"
 author = "the snowyspawner developers"
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
-myst_heading_anchors = 2  # [text](page.md#heading)
+myst_heading_anchors = 3  # [text](page.md#heading)

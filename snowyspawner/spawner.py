@@ -6,6 +6,7 @@ import asyncio
 import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -497,9 +498,19 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         return {}
 
     def used(self, said: usage.Usage) -> dict[str, Any]:
-        """Note what the job has used so far. Raises HTTPError 410."""
-        self.life.used(self._expect("serving", "stopping"), said)
-        return {}
+        """Note what the job has used so far; end it if nobody has used it for too long. Raises HTTPError 410.
+
+        The answer says how many seconds are left if nobody uses it, when it is time to warn of that.
+        """
+        job = self._expect("serving", "stopping")
+        self.life.used(job, said)
+        idle, now = self.life.idle, time.time()
+        if idle is None or not idle.is_near(now):
+            return {}
+        if now >= idle.ends_at:
+            end = partial(self.life.end_unused, job, idle.limit, self.stop_grace, self._noticed_end)
+            self.life.tasks.keep("idle", end)
+        return {"unused_left": max(0.0, idle.ends_at - now)}
 
     def _expect(self, *phases: Phase) -> Job:
         job = self.life.expects(*phases)

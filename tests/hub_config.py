@@ -27,7 +27,7 @@ c.JupyterHub.load_roles = [
     {
         "name": "tests",
         "services": ["tests"],
-        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "groups"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "groups", "read:metrics"],
     },
     # Somebody who helps others.
     {"name": "help", "groups": ["helpers"], "scopes": ["admin:server_state"]},

@@ -295,7 +295,7 @@ class Hub:
         assert status == 201, (status, kernel)
         url = f"{self.url}{base}api/kernels/{kernel['id']}/channels"
         async with self.session.ws_connect(url) as socket:
-            await socket.send_json(_execute(code))
+            await socket.send_json(execute(code))
             output = ""
             async with asyncio.timeout(seconds):
                 async for message in socket:
@@ -309,7 +309,7 @@ class Hub:
                         raise AssertionError("\n".join(content["traceback"]))
                     elif body["msg_type"] == "execute_reply":
                         # Its output may still be under way, on another channel.
-                        await socket.send_json(_execute("print(chr(4))"))
+                        await socket.send_json(execute("print(chr(4))"))
                     if "\x04" in output:
                         break
         await self.call("DELETE", f"{base}api/kernels/{kernel['id']}")
@@ -343,7 +343,8 @@ class Hub:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
 
 
-def _execute(code: str) -> dict[str, Any]:
+def execute(code: str) -> dict[str, Any]:
+    """Return the message that lets a kernel run *code*."""
     header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "username": "", "session": uuid.uuid4().hex}
     content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
     return {

@@ -1,4 +1,5 @@
-/* Warns in JupyterLab before the job ends, and shows in the status bar how long it still lasts and what it uses.
+/* Warns in JupyterLab before the job ends, also when it ends because nobody uses it; shows in the status bar how long
+ * it still lasts and what it uses.
  *
  * A JupyterLab extension that needs no build: what webpack would make of one is the last statement, a container of
  * module federation. For JupyterLab 3 and 4. The job script carries this text; the launcher puts it on JUPYTER_PATH,
@@ -11,6 +12,8 @@
   const LOOK_EVERY = 30; // seconds
   const LAST_WARNING = 120; // seconds before the end
   const EARLY = 90; // seconds: Slurm may send its warning a minute before it is due
+  const SAVE = { label: 'Save all', commandId: 'docmanager:save-all', caption: 'Save all open files' };
+  const KEEP = { label: 'Keep it', commandId: 'snowyspawner:keep', caption: 'Keep this session for as long again' };
   let shared = {};
 
   const plural = (count, unit) => `${count} ${unit}${count === 1 ? '' : 's'}`;
@@ -41,6 +44,34 @@
       Object.assign(options, { weekday: 'short', day: 'numeric', month: 'short' });
     }
     return end.toLocaleString([], options);
+  }
+
+  /* JupyterLab's page asks the server for kernels, terminals and files every few seconds, for as long as it is in front,
+   * and keeps its layout (a workspace) there. That is nobody's use of the session, and jupyter_server leaves out what has
+   * this mark when it says when it was used.
+   */
+  function markOwn(settings) {
+    const send = settings.fetch;
+    settings.fetch = async (request, ...more) => {
+      const url = new URL(request.url || request, location.href);
+      const reads = request.method === 'GET';
+      if (!(reads || url.pathname.includes('/lab/api/workspaces'))) {
+        return send.call(null, request, ...more);
+      }
+      url.searchParams.set('no_track_activity', '1');
+      const { method, headers, credentials, cache, signal } = request;
+      const body = reads ? {} : { body: await request.blob() };
+      return send.call(null, new Request(url, { method, headers, credentials, cache, signal, ...body }), ...more);
+    };
+  }
+
+  /* The server takes any question without that mark for use. */
+  async function keep(baseUrl) {
+    const token = document.cookie.match('\\b_xsrf=([^;]*)\\b'); // as JupyterLab sends it
+    const answer = await fetch(new URL('api/kernels', baseUrl), { headers: token ? { 'X-XSRFToken': token[1] } : {} });
+    if (!answer.ok) {
+      throw new Error(`This session could not be kept: its server answers ${answer.status}.`);
+    }
   }
 
   /* Two digits, and none that say nothing. */
@@ -141,7 +172,7 @@
       for (const [name, unit, now, mean, most, curve] of this.rows) {
         const of = unit === '%' ? ' %' : ` of ${short(most)} ${unit}`;
         // Of memory it is the most that counts, of all else the mean.
-        const whole = name === 'Memory' ? 'at most' : 'in the mean';
+        const whole = name === 'Memory' ? 'at most' : 'on average';
         const row = element('p', 'margin: 8px 0 2px', `${name}: ${short(now)}${of} now, ${short(mean)} ${whole}`);
         parts.push(row);
         if (curve && curve.length > 1) {
@@ -185,7 +216,7 @@
 
   class Session {
     constructor(show, dismiss, item, meter) {
-      Object.assign(this, { show, dismiss, item, meter, facts: null, skew: 0, looked: 0, stage: 0, seen: 0, told: 0 });
+      Object.assign(this, { show, dismiss, item, meter, facts: null, unused: 0, skew: 0, looked: 0, stage: 0, seen: 0, told: 0 });
     }
 
     async look() {
@@ -221,6 +252,27 @@
       return this.left <= warn ? Math.max(this.stage, 1) : this.left > warn + EARLY ? 0 : this.stage;
     }
 
+    /* When it ends because nobody uses it, in seconds since the epoch; 0: it does not, or that is not near. */
+    get unusedEnd() {
+      return (this.facts.usage && this.facts.usage.unused_end) || 0;
+    }
+
+    async tellUnused() {
+      const end = this.unusedEnd;
+      if (Math.abs(end - this.unused) < 5) {
+        return;
+      }
+      this.unused = end;
+      if (!end) {
+        await this.dismiss('unused');
+        return;
+      }
+      const left = end - (Date.now() + this.skew) / 1000;
+      const others = 'so that others can use its place';
+      const message = `Nobody uses this session, and it computes nothing: it ends at ${hour(left)}, ${others}.`;
+      await this.show('unused', message, KEEP);
+    }
+
     async tick() {
       const age = (Date.now() - this.looked) / 1000;
       // A hidden page asks nothing, as JupyterLab's own do not; before it warns, it makes sure of the end.
@@ -229,7 +281,11 @@
         // Without the server, which JupyterLab says itself, what is known has to do.
         await this.look().catch(error => console.debug('snowyspawner:', error));
       }
-      if (this.facts === null || !this.facts.end) {
+      if (this.facts === null) {
+        return;
+      }
+      await this.tellUnused();
+      if (!this.facts.end) {
         return;
       }
       const { left } = this;
@@ -244,37 +300,39 @@
       this.seen = this.facts.notice;
       if (called || moved || due > this.stage) {
         this.told = this.facts.end;
-        await this.show(`This session ends at ${hour(left)} (in ${inWords(left)}). Save your work.`);
+        await this.show('end', `This session ends at ${hour(left)} (in ${inWords(left)}). Save your work.`, SAVE);
         this.stage = Math.max(due, left <= this.facts.warn + EARLY ? 1 : 0);
       } else if (due < this.stage) {
         this.stage = due;
-        await this.dismiss();
+        await this.dismiss('end');
       }
       this.item.style.fontWeight = this.stage > 0 ? 'bold' : '';
     }
   }
 
   /* For a JupyterLab without notifications (before 3.6). */
-  function toast(text, saveAll) {
+  function toast(text, label, action) {
     const box = document.createElement('div');
     box.setAttribute('role', 'alert');
     box.className = 'snowyspawner-warning';
     box.style.cssText =
-      'position: fixed; right: 16px; bottom: 40px; z-index: 20000; max-width: 24em; padding: 12px;' +
+      'position: fixed; right: 16px; z-index: 20000; max-width: 24em; padding: 12px;' +
       'background: var(--jp-layout-color1); color: var(--jp-ui-font-color1); font-size: var(--jp-ui-font-size1);' +
       'border: 1px solid var(--jp-border-color1); border-left: 4px solid var(--jp-warn-color0); box-shadow: var(--jp-elevation-z6)';
     const message = document.createElement('p');
     message.textContent = text;
     message.style.margin = '0 0 8px';
     box.append(message);
-    for (const [label, action] of [['Save all', saveAll], ['Close', () => undefined]]) {
+    // One above the other.
+    box.style.bottom = `${40 + 130 * document.querySelectorAll('.snowyspawner-warning').length}px`;
+    for (const [name, run] of [[label, action], ['Close', () => undefined]]) {
       const button = document.createElement('button');
-      button.textContent = label;
+      button.textContent = name;
       button.className = 'jp-mod-styled jp-mod-reject';
       button.style.marginRight = '8px';
       button.addEventListener('click', () => {
         box.remove();
-        action();
+        run();
       });
       box.append(button);
     }
@@ -284,25 +342,30 @@
 
   function activate(app, statusBar) {
     const { commands } = app;
-    let id = '';
-    let box = null;
-    const dismiss = async () => {
+    const { serverSettings } = app.serviceManager;
+    commands.addCommand(KEEP.commandId, {
+      label: 'Keep this session',
+      execute: () => keep(serverSettings.baseUrl)
+    });
+    markOwn(serverSettings);
+    const shown = {};
+    const dismiss = async kind => {
+      const { id, box } = shown[kind] || {};
+      delete shown[kind];
       if (id) {
         await commands.execute('apputils:dismiss-notification', { id });
       }
       if (box) {
         box.remove();
       }
-      id = '';
-      box = null;
     };
-    const show = async message => {
-      await dismiss();
-      const actions = [{ label: 'Save all', commandId: 'docmanager:save-all', caption: 'Save all open files' }];
+    const show = async (kind, message, action) => {
+      await dismiss(kind);
       if (commands.hasCommand('apputils:notify')) {
-        id = await commands.execute('apputils:notify', { message, type: 'warning', options: { autoClose: false, actions } });
+        const options = { autoClose: false, actions: [action] };
+        shown[kind] = { id: await commands.execute('apputils:notify', { message, type: 'warning', options }) };
       } else {
-        box = toast(message, () => commands.execute('docmanager:save-all'));
+        shown[kind] = { box: toast(message, action.label, () => commands.execute(action.commandId)) };
       }
     };
     const item = document.createElement('span');

@@ -13,7 +13,7 @@ from .messages import Words, given_up
 #: Becomes a label of JupyterHub's metrics, so the list is closed.
 Reason = Literal[
     "request", "slurm", "queue_timeout", "launch_timeout", "no_hub", "launch", "ended", "unreachable", "unsupported"
-]
+]  # an `Ended` may also have "idle"
 
 
 class SessionError(SpawnException):  # type: ignore[misc]  # jupyterhub has no types

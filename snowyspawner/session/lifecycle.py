@@ -15,22 +15,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from ..choice.request import load as load_request
-from ..metrics import ENDS, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
+from ..metrics import CORES_BUSY, ENDS, GPU_BUSY, GPU_HOURS_BACK, LAUNCH_SECONDS, QUEUE_SECONDS, STARTS
 from ..site import Site
 from ..slurm.accounting import JobEnd
 from ..slurm.client import SlurmError, SlurmUnsureError, prefix_for, sees_all_jobs
 from ..slurm.facts import Facts, shared_facts
 from ..slurm.queue import SETTLING, QueueWatcher, Watched, shared_watcher
 from ..slurm.squeue import stage_of
+from ..slurm.times import say_duration
 from ..stored import texts
-from . import messages, status
+from . import idle, messages, status
 from .as_person import ReadError, shared_reader
 from .errors import Reason, SessionError
 from .messages import Words
 from .record import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .stopping import cancel
 from .tasks import Tasks
-from .usage import Usage
+from .usage import Usage, shares_of
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
 _ADOPT_FOR = 120.0
@@ -419,6 +420,17 @@ class Life:
     def used(self, job: Job, usage: Usage) -> None:
         """Note what the job has used so far: what is known if it ends without a word."""
         job.usage = usage
+        idle.note(job, usage, time.time())
+        self.store()
+
+    @property
+    def idle(self) -> idle.Idle | None:
+        """When the session ends if nobody uses it until then; None: that is not known, or never."""
+        return idle.idle_of(self.job, self.site) if self.job else None
+
+    def keep(self, job: Job) -> None:
+        """Let a session that nobody uses go on for as long again."""
+        job.kept_at = time.time()
         self.store()
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -453,6 +465,20 @@ class Life:
             self.record_end(job)
             await ended()
 
+    async def end_unused(
+        self, job: Job, limit: int, grace: float, ended: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> None:
+        """End a session that nobody has used for *limit* seconds, in order; record it and call *ended*.
+
+        *grace* is in seconds, between SIGTERM and SIGKILL.
+        """
+        self.log.info("Nobody has used %s for %s: ending it", self.label(), say_duration(limit))
+        self.enter(job, "stopping", unused_for=limit)
+        await cancel(self.watcher, self.watch(job), self.prefix, grace, self.log)
+        if job.alive:
+            self.record_end(job)
+        await ended()
+
     def record_end(self, job: Job, end: JobEnd | None = None, stopped: bool = False) -> None:
         """The job is over, or Slurm has promised it: keep why, and stop watching. *stopped*: by the person."""
         watched = self._watched
@@ -466,12 +492,16 @@ class Life:
         if self.failure and not last.reason:
             last.reason, last.detail = self.failure.reason, last.detail or self.failure.detail
             last.log = last.log or self.failure.log
-        last.stopped = stopped and not self.failure
+        if job.unused_for and not self.failure:
+            last.reason, last.detail = "idle", f"unused for {say_duration(job.unused_for)}"
+            GPU_HOURS_BACK.labels(load_request(job.request).partition).inc(idle.given_back(job, time.time()))
+        last.stopped = stopped and not self.failure and not job.unused_for
         last.ended_at, last.begun_at, last.node, last.request = time.time(), job.begun_at, job.node, job.request
         last.usage = job.usage
         self.last = last
-        shown = "STOPPED" if last.stopped else last.state or "CANCELLED"
+        shown = "STOPPED" if last.stopped else "IDLE" if last.reason == "idle" else last.state or "CANCELLED"
         ENDS.labels(shown).inc()
+        self._count_use(job)
         served = last.ended_at - job.served_at if job.served_at else 0.0
         line = "End of %s: state=%s exit_code=%d job=%s queue=%.1fs launch=%.1fs served=%.1fs"
         spent = (job.queue_seconds, job.launch_seconds, served)
@@ -481,6 +511,12 @@ class Life:
         self.enter(job, "ended")
         if watched:
             watched.wake()  # whoever still follows it
+
+    def _count_use(self, job: Job) -> None:
+        if shares := shares_of(job.usage, job.request, self.site):
+            for histogram, share in ((CORES_BUSY, shares.cores), (GPU_BUSY, shares.gpu)):
+                if share is not None:
+                    histogram.labels(shares.environment, shares.partition).observe(share)
 
     async def stop(self, grace: float) -> Job | None:
         """End the job; return it, or None when there was none.

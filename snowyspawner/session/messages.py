@@ -320,6 +320,10 @@ _GIVEN_UP: dict[str, Words] = {
     "no_hub": _LAUNCHER[NO_HUB],
     "unreachable": Words("The server ran on node {node}, but the hub could not reach it.", "Tell support."),
     "unsupported": Words("The hub could not start the job.", "Tell support."),
+    "idle": Words(
+        "This session was ended because nobody used it and it computed nothing: others can use its place.",
+        "Start again when you need it.",
+    ),
 }
 
 # The same as _END, of jobs that are not over.
@@ -418,7 +422,7 @@ def launch_failure(code: int, facts: JobFacts) -> Words:
 
 
 def given_up(reason: str, node: str = "?") -> Words | None:
-    """Say why the hub gave a start up; None for a *reason* of which something else says more."""
+    """Say why the hub gave a start or a session up; None for a *reason* of which something else says more."""
     said = _GIVEN_UP.get(reason)
     return said and said._replace(sentence=said.sentence.format(node=node))
 

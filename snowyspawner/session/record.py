@@ -41,6 +41,9 @@ class Job(BaseModel):
     begun_at: float = 0.0  # epoch seconds: when it left the queue; 0: not yet
     served_at: float = 0.0  # epoch seconds: when its server answered
     usage: Usage | None = None  # what it has used, as it has said last
+    unused_since: float = 0.0  # epoch seconds: since when nobody has used it, as far as is known; 0: it is not known
+    kept_at: float = 0.0  # epoch seconds: when the person said last that it is to go on all the same
+    unused_for: int = 0  # seconds: it is ended because nobody used it for so long; 0: it is not
 
     @property
     def queue_seconds(self) -> float:
@@ -72,7 +75,7 @@ class Ended(BaseModel):
     signal: int = 0
     by: str = ""  # for CANCELLED: the user name of who did it
     stopped: bool = False  # by the person, here
-    reason: str = ""  # an `errors.Reason` if it never served
+    reason: str = ""  # an `errors.Reason` if it never served; idle: nobody used it
     detail: str = ""
     log: list[str] = []  # the last lines
     reported: bool = False  # the job itself said exit_code, detail and log

@@ -47,6 +47,7 @@ class Usage(BaseModel):
     gpu_memory_peak: _Number | None = None  # MiB
     gpu_energy: _Number | None = None  # Wh, of the GPUs alone
     curve: Curve | None = None
+    unused: _Number | None = None  # seconds for which it has neither computed nor been used
 
 
 def read_usage(said: Any) -> Usage:
@@ -66,7 +67,12 @@ def sampler(request: SessionRequest, site: Site, interval: int) -> dict[str, Any
         return {}
     gpu = site.gpus.get(request.gpu)
     cores, memory = charged(request, site)
-    return {"interval": interval, "gpu": gpu.vendor if gpu else "", "had": {"cores": cores, "memory": memory}}
+    return {
+        "interval": interval,
+        "gpu": gpu.vendor if gpu else "",
+        "had": {"cores": cores, "memory": memory},
+        "idle": bool(site.idle_limits(request.partition, bool(request.gpu))[0]),
+    }
 
 
 class Line(NamedTuple):
@@ -96,6 +102,30 @@ def lines_of(usage: Usage | None, request: Any, site: Site) -> tuple[Line, ...]:
         shares = tuple(None if value is None else min(1.0, value / most) for value in values)
         lines.append(Line(label, said, shares))
     return tuple(lines)
+
+
+class Shares(NamedTuple):
+    """Of what a session had, what it used, 0 to 1 (None: not known), under names that many sessions have."""
+
+    environment: str  # a key of the Site's, own, or other
+    partition: str  # the same
+    cores: float | None
+    gpu: float | None
+
+
+def shares_of(usage: Usage | None, request: Any, site: Site) -> Shares | None:
+    """Return what is counted of a session with a stored *request*; None when too little was measured."""
+    if usage is None or usage.seconds < _SHORTEST:
+        return None
+    wanted = load(request)
+    had, _ = charged(wanted, site)
+    own = wanted.own_environment or wanted.own_container
+    return Shares(
+        "own" if own else wanted.environment if wanted.environment in site.environments else "other",
+        wanted.partition if wanted.partition in site.partitions else "other",
+        min(1.0, usage.cores / had) if usage.cores is not None and had else None,
+        usage.gpu_busy / 100 if usage.gpu_busy is not None and wanted.gpu else None,
+    )
 
 
 def said_of(usage: Usage | None, request: Any, site: Site) -> str:

@@ -41,6 +41,12 @@ def _warning(value: str) -> str:
     return value
 
 
+def _idle(value: str) -> str:
+    if value and parse_duration(value) < 1:
+        raise ValueError("must be a duration such as 30:00 (half an hour), or empty: never")
+    return value
+
+
 def _ip_address(value: str) -> str:
     try:
         ipaddress.ip_address(value)
@@ -114,6 +120,7 @@ Account = Annotated[str, _optional(names.ACCOUNT, "a project's name: letters, di
 OptionalPath = Annotated[
     str, _matching(r"(/[A-Za-z0-9_.,@%+=:/-]*)?", "empty, or an absolute path without spaces or quotes")
 ]
+IdleFor = Annotated[str, AfterValidator(_idle)]
 WarnBefore = Annotated[str, AfterValidator(_warning)]
 Variable = Annotated[str, _matching(r"[A-Z_][A-Z0-9_]*", "an environment variable's name")]
 # The models are strict, but YAML knows lists only.
@@ -122,6 +129,14 @@ Names = Annotated[tuple[Name, ...], Strict(False)]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Idle(_Model):
+    """How long a session may go unused before it is ended; empty: for ever."""
+
+    gpu: IdleFor = ""  # of one that has a GPU
+    cpu: IdleFor = ""  # of any other
+    warn: IdleFor = "10:00"  # before that
 
 
 class Partition(_Model):
@@ -138,6 +153,7 @@ class Partition(_Model):
     gpus: Names = ()  # the types (keys of Site.gpus) that its nodes have
     gpu_required: bool = False  # Slurm takes no job here that does not ask for one of them
     max_jobs: int | None = Field(default=None, ge=1)  # jobs of one person, waiting and running together
+    idle: Idle | None = None  # instead of the Site's
 
 
 class Gpu(_Model):
@@ -285,6 +301,7 @@ class Site(_Model):
         ),
     ] = ".snowyspawner-%j.log"  # relative to the person's home
     keep_logs: KeepLogs = KeepLogs()  # the others are removed when a job starts
+    idle: Idle = Idle()  # sessions that neither compute nor are used are ended after so long
     co2: int | None = Field(default=None, ge=0, le=2000)  # g for a kWh, for what a session's GPU takes; None: not said
     warn_before: WarnBefore = "10:00"  # the end of the job, in JupyterLab and in the log; empty or 0: no warning
     scratch: Annotated[tuple[Variable, ...], Strict(False)] = ("SNIC_TMP", "TMPDIR")
@@ -354,6 +371,17 @@ class Site(_Model):
         A short session is warned half way.
         """
         return min(parse_duration(self.warn_before) if self.warn_before not in ("", "0") else 0, time // 2)
+
+    def idle_limits(self, partition: str, gpu: bool) -> tuple[int, int]:
+        """Return how long a session there may go unused, and how long before its end it is warned, in seconds.
+
+        0: it is never ended for that. A short time is warned half way.
+        """
+        there = self.partitions.get(partition)
+        idle = (there.idle if there else None) or self.idle
+        limit = idle.gpu if gpu else idle.cpu
+        seconds = parse_duration(limit) if limit else 0
+        return seconds, min(parse_duration(idle.warn) if idle.warn else 0, seconds // 2)
 
     def slurm_partition(self, key: str) -> str:
         """Return what Slurm calls the partition *key*: several entries may be parts of one."""

@@ -578,7 +578,8 @@ def serve(spec, hub):
             server.end()
             Server.current = None
         say("serving on port %d of %s" % (server.port, hub.identity["node"]))
-        sampler = start_sampler(claim, hub, clock)
+        where = (spec["listen"], server.port, claim["env"].get("JUPYTERHUB_SERVICE_PREFIX", "/"))
+        sampler = start_sampler(claim, hub, clock, where)
         code = server.wait()
         log = list(server.tail)
         say("the server ended with exit code %d" % code)
@@ -598,7 +599,7 @@ def serve(spec, hub):
     return code
 
 
-def start_sampler(claim, hub, clock):
+def start_sampler(claim, hub, clock, where):
     """Start to measure what the session uses; None where the hub does not ask for it, or it cannot be."""
     if not claim.get("sampler"):
         return None
@@ -606,8 +607,9 @@ def start_sampler(claim, hub, clock):
     try:
         exec(compile(claim["sampler"]["text"], "sampler.py", "exec"), module.__dict__)  # noqa: S102  the hub's
         had = claim["sampler"]["had"]
-        post, show = lambda record: hub.post("report", usage=record), lambda record: clock.use(dict(record, had=had))
-        return module.begin(claim["sampler"], post, show)
+        post, show = lambda record: hub.post("report", usage=record)[1], lambda record: clock.use(dict(record, had=had))
+        server = where + (claim["env"].get("JUPYTERHUB_API_TOKEN", ""),)
+        return module.begin(claim["sampler"], post, show, server)
     except Exception as error:
         say("what this session uses is not measured: %s" % error)
         return None

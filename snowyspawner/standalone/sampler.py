@@ -5,8 +5,11 @@ out of the record: it is never 0, and never the session's end. Standard library 
 imports it.
 """
 
+import calendar
 import contextlib
 import glob
+import http.client
+import json
 import os
 import re
 import subprocess
@@ -15,6 +18,9 @@ import time
 
 PERIOD = 15.0  # seconds between two samples, at most
 POINTS = 120  # of a curve, at most
+# A session computes that has so many cores busy, or its GPUs for so many percent of the time. An idle server with a
+# dozen idle kernels takes some hundredths of a core.
+CORES, PERCENT = 0.1, 1.0
 FIRST = 30.0  # seconds until the first record: a session that ends soon has one, too
 # Utilization in percent, memory in MiB, power in W.
 QUERY = ["--query-gpu=uuid,utilization.gpu,memory.used,memory.total,power.draw", "--format=csv,noheader,nounits"]
@@ -270,20 +276,50 @@ class Curve(object):
         return found
 
 
+class Server(object):
+    """The session's own server, which knows when somebody used it last.
+
+    *token* is its own. JupyterLab's page asks it much by itself, and the extension marks what it asks
+    (share/labextension/).
+    """
+
+    def __init__(self, host, port, prefix, token):
+        self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.port, self.prefix, self.token = port, prefix, token
+
+    def used_at(self):
+        """Return when it was used last, in epoch seconds. Raises OSError, HTTPException, ValueError, KeyError."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        try:
+            connection.request("GET", self.prefix + "api/status", headers={"Authorization": "token " + self.token})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise OSError("it answers %d" % answer.status)
+            said = json.loads(answer.read(65536).decode())["last_activity"]
+        finally:
+            connection.close()
+        return calendar.timegm(time.strptime(said[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
 class Sampler(object):
     """Samples from its start on, and hands a record to *post* now and then, to *show* each time. Raises nothing.
 
     What is shown says how it is now, too.
     """
 
-    def __init__(self, post, interval, source, gpus=None, show=None):
+    def __init__(self, post, interval, source, gpus=None, show=None, server=None, has_gpu=False):
         self.post, self.interval, self.source, self.gpus, self.show = post, interval, source, gpus, show
+        self.server, self.has_gpu = server, has_gpu  # a server: how long it has not been used is of interest
+        self.used_at = time.time()
+        self.unused_end = 0  # epoch seconds: when the hub ends it for that; 0: not soon
         self.period = min(PERIOD, interval / 4.0)
         self.began = time.monotonic()
         self.first = self.measured("cpu_seconds")
         self.memory = self.peak = None
-        self.curve = Curve(("cores", "memory", "gpu_busy"), self.period)
+        # No step is without a sample, though one may be a little late.
+        self.curve = Curve(("cores", "memory", "gpu_busy"), 2 * self.period)
         self.before = (0.0, self.first, 0.0, 0.0)  # seconds, processor time, the GPUs' sum and number of samples
+        self.gpu = None  # when its utilization was measured last, and what it was
         self.now = {}
         self.closed = threading.Event()
         self.looking = threading.Lock()
@@ -315,6 +351,8 @@ class Sampler(object):
         self.note(passed, cpu)
         if self.gpus:
             found.update(self.gpus.record())
+        if self.server:
+            found["unused"] = max(0.0, time.time() - self.used_at)
         found = {name: round(value, 3) for name, value in found.items()}
         curve = self.curve.record()
         return dict(found, curve=curve) if len(curve) > 1 else found
@@ -331,12 +369,27 @@ class Sampler(object):
         if cpu is not None and cpu_then is not None:
             cores = max(0.0, cpu - cpu_then) / (passed - then)
         if samples > samples_then:
-            gpu = (busy - busy_then) / (samples - samples_then)
+            self.gpu = (passed, (busy - busy_then) / (samples - samples_then))
+        # Two clocks of the same period: now and then there is none between two looks.
+        if self.gpu and passed - self.gpu[0] < 2.5 * self.period:
+            gpu = self.gpu[1]
         self.before = (passed, cpu, busy, samples)
         # It is of the time that has passed: its last moment may be in the next step.
         self.curve.add((then + passed) / 2.0, (cores, self.memory, gpu))
+        self.look_for_use(cores, gpu)
         known = {"cores": cores, "memory": self.memory, "gpu_busy": gpu}
         self.now = {name: round(value, 3) for name, value in known.items() if value is not None}
+
+    def look_for_use(self, cores, gpu):
+        """Note when it was used, or has computed, last. What is not known is taken for use."""
+        computes = cores is None or cores >= CORES or (self.has_gpu and (gpu is None or gpu >= PERCENT))
+        if not self.server or computes:
+            self.used_at = time.time()
+            return
+        try:
+            self.used_at = min(time.time(), max(self.used_at, self.server.used_at()))
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            self.used_at = time.time()
 
     def start(self):
         """Begin, in the background."""
@@ -347,14 +400,18 @@ class Sampler(object):
         due = self.began + min(FIRST, self.interval)
         while not self.closed.wait(self.period):
             record = self.record()
-            if self.show:
-                with contextlib.suppress(Exception):
-                    self.show(dict(record, now=self.now))
-            if time.monotonic() >= due:
+            # When it is about to be ended for not being used, the hub learns at once that it is, and when time is up.
+            used_again = self.unused_end and record.get("unused", 0) < 2 * self.period
+            if time.monotonic() >= due or used_again or 0 < self.unused_end <= time.time():
                 due = time.monotonic() + self.interval
                 # The hub may be away; the next record says more than this one.
                 with contextlib.suppress(Exception):
-                    self.post(record)
+                    answer = self.post(record)
+                    left = (answer or {}).get("unused_left")
+                    self.unused_end = 0 if left is None else time.time() + left
+            if self.show:
+                with contextlib.suppress(Exception):
+                    self.show(dict(record, now=self.now, unused_end=self.unused_end))
 
     def close(self):
         """End; return the last record, None if there is none."""
@@ -368,8 +425,11 @@ class Sampler(object):
         return record
 
 
-def begin(spec, post, show=None):
-    """Begin for a job: *spec* has the seconds between two records and the vendor of its GPUs (empty: none)."""
+def begin(spec, post, show=None, server=None):
+    """Begin for a job: *spec* has the seconds between two records and the vendor of its GPUs (empty: none).
+
+    *server* are the arguments of its `Server`, which is asked where *spec* says that unused sessions are ended.
+    """
     source = Cgroup()
     if not (source.unified or source.cpu):
         source = Processes(os.getpid())
@@ -380,6 +440,7 @@ def begin(spec, post, show=None):
             gpus = Nvidia("nvidia-smi", visible, min(PERIOD, spec["interval"] / 4.0))
         elif spec["gpu"] == "amd":
             gpus = Amd(os.environ.get("SLURM_JOB_GPUS", ""))
-    sampler = Sampler(post, spec["interval"], source, gpus, show)
+    watched = Server(*server) if server and spec.get("idle") else None
+    sampler = Sampler(post, spec["interval"], source, gpus, show, watched, bool(spec["gpu"]))
     sampler.start()
     return sampler

@@ -63,6 +63,7 @@ class Card(NamedTuple):
     used: str = ""  # a sentence: what it uses, or has used
     curves: tuple[Curve, ...] = ()
     energy: str = ""  # a sentence
+    unused_end: float | None = None  # when it ends if nobody uses it until then; only when that is near
     advice: Advice | None = None  # what to change when it is started again
     support: tuple[str, str] = ("", "")  # whom to turn to: the text and the address of a link
 
@@ -81,7 +82,7 @@ class Card(NamedTuple):
     def stamp(self) -> str:
         """Return something that changes when what is shown does, apart from times that run."""
         status = self.status and (self.status.message, self.status.starts_at is None)
-        shown = (self.kind, self.job_id, self.node, self.words, status, self.used, self.curves)
+        shown = (self.kind, self.job_id, self.node, self.words, status, self.used, self.curves, self.unused_end)
         return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
     @property
@@ -171,6 +172,7 @@ def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: B
         kind = "lost"
     else:
         kind = "waiting" if status.percent < 50 else "starting"
+    idle = life.idle
     limit = load(job.request).time_limit
     ends = job.begun_at + limit if job.begun_at and job.phase in ("launching", "serving") else None
     return Card(
@@ -185,6 +187,7 @@ def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: B
         asked=asked(job.request, site),
         submitted_at=job.submitted_at,
         ends_at=ends,
+        unused_end=idle.ends_at if idle and idle.is_near(time.time()) and kind == "running" else None,
         warn_from=ends - site.warning(limit) if ends and site.warning(limit) else None,
         again=True,
         **(_used(job.usage, job.request, site) if kind == "running" else {}),

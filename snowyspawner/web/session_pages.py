@@ -215,6 +215,22 @@ class ResumeHandler(AgainHandler):
         self.go_on("spawn-pending", spawner)
 
 
+class KeepHandler(SessionHandler):
+    """Let a session that nobody uses go on: it is not ended for that for as long again."""
+
+    @web.authenticated
+    async def post(self, user_name: str, server_name: str | None = None) -> None:
+        """Note it, and show the home page."""
+        await self._post(user_name=user_name, server_name=server_name or "")
+
+    @needs_scope("start:servers")  # type: ignore[untyped-decorator]
+    async def _post(self, user_name: str, server_name: str) -> None:
+        spawner = self.session(user_name, server_name)
+        if spawner.job and spawner.job.phase == "serving":
+            spawner.life.keep(spawner.job)
+        self.go_on("home")
+
+
 class RemoveHandler(SessionHandler):
     """Remove a named server that has ended from the home page."""
 
@@ -304,6 +320,7 @@ default_handlers += [
     (rf"/snowy/stop{_SERVER}", StopHandler),
     (rf"/snowy/again{_SERVER}", AgainHandler),
     (rf"/snowy/resume{_SERVER}", ResumeHandler),
+    (rf"/snowy/keep{_SERVER}", KeepHandler),
     (r"/snowy/remove/([^/]+)/([^/]+)", RemoveHandler),
     (rf"/snowy/status{_SERVER}", StatusHandler),
     (rf"/snowy/log{_SERVER}", LogHandler),

@@ -25,7 +25,12 @@ PAGE = """<!doctype html><title>No notifications</title><body>
 <script>
   window.ran = [];
   const app = {
-    commands: { hasCommand: id => id === 'docmanager:save-all', execute: async id => window.ran.push(id) },
+    commands: {
+      hasCommand: id => id === 'docmanager:save-all',
+      execute: async id => window.ran.push(id),
+      addCommand: (id, { execute }) => { window.keep = execute; }
+    },
+    serviceManager: { serverSettings: (window.settings = { baseUrl: location.href, fetch: window.fetch }) },
     restored: Promise.resolve()
   };
   _JUPYTERLAB.snowyspawner.init({});
@@ -254,9 +259,9 @@ async def test_what_the_session_uses_is_in_the_status_bar(
     curves = page.get_by_role("dialog", name="What this session uses")
     await expect(curves.locator("p")).to_have_text(
         [
-            "CPU: 2 of 4 cores now, 1.2 in the mean",
+            "CPU: 2 of 4 cores now, 1.2 on average",
             "Memory: 2.9 of 32 GB now, 3.1 at most",
-            "GPU: 57 % now, 6.4 in the mean",
+            "GPU: 57 % now, 6.4 on average",
             "In 52 minutes",
         ]
     )
@@ -295,3 +300,65 @@ async def test_what_is_not_known_is_left_out(page: Page, node: Node, now: dict[s
     else:
         await expect(meter).to_be_hidden()
     assert problems == []
+
+
+# -- a session that nobody uses ----------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_nobody_uses_is_warned_of_and_kept(
+    page: Page, node: Node, passing: Callable[[int], Awaitable[None]]
+) -> None:
+    """Beside the warning of the end, and until it is used again."""
+    node.facts["warn"] = 0
+    await with_bar(page, node, {**USAGE, "unused_end": 0})
+    await passing(35)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    node.facts["usage"] = {**USAGE, "unused_end": node.now + 600}
+    await passing(35)
+    words = re.compile(r"^Nobody uses this session, and it computes nothing: it ends at \d\d:\d\d, so that others can")
+    told = page.get_by_role("alert").get_by_text(words)
+    await expect(told).to_be_visible()
+    # Once, though its end is known to the second only.
+    await page.get_by_role("button", name="Keep it").click()
+    assert await page.evaluate("window.ran") == ["snowyspawner:keep"]
+    node.facts["usage"]["unused_end"] += 2
+    await passing(35)
+    await page.wait_for_timeout(300)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    # Another period passes.
+    node.facts["usage"]["unused_end"] += 1800
+    await passing(35)
+    await expect(told).to_be_visible()
+    node.facts["usage"]["unused_end"] = 0
+    await passing(35)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_what_the_page_asks_by_itself_is_no_use_of_the_session(page: Page, node: Node) -> None:
+    """GETs are marked, as jupyter_server's documentation says; what somebody does (save, run) is not."""
+    await arrive(page, node)
+    asked: list[str] = []
+    sent: list[str | None] = []
+    await page.route("**/api/**", lambda route: route.fulfill(json={}))
+    page.on("request", lambda request: sent.append(request.post_data))
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url.removeprefix(node.url)}"))
+    await page.evaluate(
+        """async () => {
+          const send = (path, more) => window.settings.fetch(new Request(new URL(path, location.href), more));
+          await send('api/kernels?1234');
+          await send('api/contents/a%20b?type=file&content=1');
+          await send('api/contents/a', { method: 'PUT', body: '{}' });
+          await send('lab/api/workspaces/default', { method: 'PUT', body: '{"a": 1}' });
+          await send('api/kernels', { method: 'POST', body: '{}' });
+          await window.keep();
+        }"""
+    )
+    assert asked == [
+        "GET api/kernels?1234=&no_track_activity=1",
+        "GET api/contents/a%20b?type=file&content=1&no_track_activity=1",
+        "PUT api/contents/a",
+        "PUT lab/api/workspaces/default?no_track_activity=1",
+        "POST api/kernels",
+        "GET api/kernels",
+    ]
+    assert sent == [None, None, "{}", '{"a": 1}', "{}", None]

@@ -20,23 +20,36 @@ from .steps import barriers, sign_in
 pytestmark = [pytest.mark.cluster, pytest.mark.browser, pytest.mark.slow]
 
 GPU = {"environment": "tf-gpu", "partition": "core", "cores": "2", "gpu": "t4:1", "time": "0:10:00"}
+# A core and 1.5 GB for some seconds.
+WORK = """import time
+held = bytearray(1_500_000_000)
+held[::4096] = b"x" * len(held[::4096])
+end = time.monotonic() + 8
+while time.monotonic() < end:
+    pass
+"""
 SMI = """#!/bin/sh
 # A stand-in for nvidia-smi: a GPU with nearly nothing to do.
 while :; do for busy in 1 0 4 2; do echo "GPU-1, $busy, 1400, 15360, 30.5"; sleep 1; done; done
 """
 
 
-@pytest.fixture
-async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
-    """A hub whose jobs say every two seconds what they use, and of which ten seconds say something."""
+def with_smi(cluster: Any, site: dict[str, Any], **traits: Any) -> FaultHub:
+    """Return a hub, not started, whose jobs find a stand-in for nvidia-smi."""
     directory = cluster.state / "fault-hub"
-    site = {**prologue(cluster, f'export PATH="{directory}/smi:$PATH"'), "co2": 40}
-    made = FaultHub(cluster, directory, site, usage_interval=2)
-    made.more_env["SNOWYSPAWNER_TEST_ENOUGH"] = "10"
+    made = FaultHub(cluster, directory, {**prologue(cluster, f'export PATH="{directory}/smi:$PATH"'), **site}, **traits)
     with open_umask():
         (directory / "smi").mkdir()
         (directory / "smi" / "nvidia-smi").write_text(SMI)
         (directory / "smi" / "nvidia-smi").chmod(0o755)
+    return made
+
+
+@pytest.fixture
+async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
+    """A hub whose jobs say every two seconds what they use, and of which ten seconds say something."""
+    made = with_smi(cluster, {"co2": 40}, usage_interval=2)
+    made.more_env["SNOWYSPAWNER_TEST_ENOUGH"] = "10"
     await made.start()
     yield made
     await end_all(made, users)
@@ -55,16 +68,19 @@ async def test_it_is_shown_in_jupyterlab_and_on_the_home_page_and_advice_comes_o
 
     # In JupyterLab: now, and how it went.
     await page.goto(f"{own.url}/user/{name}/lab?reset")
-    meter = page.get_by_role("button", name=re.compile(r"^CPU [\d.]+/2 · [\d.]+ GB · GPU [0-4] %$"))
-    await expect(meter).to_be_visible(timeout=60_000)
+    meter = page.locator("button.snowyspawner-usage")
+    shown = re.compile(r"^CPU [\d.]+/2 · [\d.]+ GB · GPU [0-4] %$")
+    await expect(meter).to_have_text(shown, timeout=60_000)
+    await page.get_by_role("button", name="No", exact=True).click()  # whether to tell about Jupyter's news
+    await own.run(name, WORK)
     await meter.click()
     curves = page.get_by_role("dialog", name="What this session uses")
     for words in (
-        r"CPU: [\d.]+ of 2 cores now, [\d.]+ in the mean",
-        r"Memory: [\d.]+ of 16 GB now, [\d.]+ at most",
-        r"GPU: [\d.]+ % now, [\d.]+ in the mean",
+        r"CPU: [\d.]+ of 2 cores now, [\d.]+ on average",
+        r"Memory: [\d.]+ of 16 GB now, 1\.[5-9] at most",
+        r"GPU: [\d.]+ % now, [\d.]+ on average",
     ):
-        await expect(curves.get_by_text(re.compile(f"^{words}$"))).to_be_visible()
+        await expect(curves.get_by_text(re.compile(f"^{words}$"))).to_be_visible(timeout=45_000)
     await expect(curves.locator("svg path")).to_have_count(3)
     await expect(meter).to_have_attribute("aria-expanded", "true")
     assert [line for line in await barriers(page) if "snowyspawner" in line] == []
@@ -100,7 +116,8 @@ async def test_it_is_shown_in_jupyterlab_and_on_the_home_page_and_advice_comes_o
         re.compile(r"Energy of the GPU alone: [\d.]+ Wh, [\d.]+ g of CO₂\.")
     )
     await expect(card.locator(".snowy-better")).to_contain_text("The GPU had nearly nothing to do")
-    await expect(card.get_by_role("button", name="Start again with the same choices")).to_be_visible()
+    await expect(card.get_by_role("button", name="Start again Your session with the same choices")).to_be_visible()
+    await expect(card.get_by_role("button", name="Start again without a GPU (Your session)")).to_be_visible()
     assert await barriers(page) == []
     await shoot(page, f"usage-ended-{scheme}")
     await page.set_viewport_size({"width": 360, "height": 800})
@@ -114,6 +131,45 @@ async def test_it_is_shown_in_jupyterlab_and_on_the_home_page_and_advice_comes_o
     assert (job["request"]["gpu"], job["request"]["cores"]) == ("", 2)
     gres = slurm("squeue", "-M", cluster.site.cluster, "-h", "-j", job["job_id"], "-O", "tres-per-node").strip()
     assert gres == "N/A"
+    assert problems == []
+
+
+@pytest.fixture
+async def strict(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
+    """A hub that ends what nobody has used for a minute and a half, and warns of it a minute before."""
+    made = with_smi(cluster, {"idle": {"cpu": "1:30", "warn": "1:00"}}, usage_interval=20)
+    await made.start()
+    yield made
+    await end_all(made, users)
+    await made.stop()
+
+
+async def test_a_page_left_open_is_no_use_and_keep_it_is(page: Page, strict: FaultHub, users: list[str]) -> None:
+    """JupyterLab in front of everything, and nobody there: it asks its server something every few seconds."""
+    name = users[0]
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    await strict.serve(name, {**GPU, "gpu": "none"})
+    await sign_in(page, strict, name, "/hub/home")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    await page.goto(f"{strict.url}/user/{name}/lab?reset")
+    told = page.get_by_text(re.compile("Nobody uses this session, and it computes nothing: it ends at"))
+    await page.get_by_role("button", name="No", exact=True).click(
+        timeout=60_000
+    )  # whether to tell about Jupyter's news
+    await expect(told).to_be_visible(timeout=150_000)
+    assert sum("/api/kernels?" in url and "no_track_activity=1" in url for url in asked) >= 2
+    await shoot(page, "usage-unused")
+    before = (await strict.state(name))["job"]["unused_since"]
+    await page.get_by_role("button", name="Keep it").click()
+
+    async def used() -> Any:
+        return (await strict.state(name))["job"]["unused_since"] > before + 20
+
+    await until(used, 30, "that it is used")
+    await expect(told).to_have_count(0, timeout=60_000)
+    assert (await strict.model(name) or {})["ready"]
     assert problems == []
 
 

@@ -16,7 +16,7 @@ from .test_session import queued
 pytestmark = pytest.mark.cluster
 
 ONE = {"environment": "tf-mkl", "partition": "core", "cores": "1", "gpu": "none"}
-ACTIONS = ("stop", "again", "resume")
+ACTIONS = ("stop", "again", "resume", "keep")
 
 
 def later(cluster: Any, seconds: float = 900) -> dict[str, str]:

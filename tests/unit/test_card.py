@@ -93,6 +93,22 @@ async def test_what_a_session_has_used_says_what_to_change(life: Life) -> None:
         assert card.card_of(life, "alice").advice is None
 
 
+async def test_a_session_that_nobody_uses_says_when_it_ends(life: Life) -> None:
+    life.site = load({"extends": "snowy", "idle": {"gpu": "30:00"}})
+    now = time.time()
+    found = card.card_of(with_job(life, "serving", unused_since=now - 1100), "alice", ready=True)
+    assert found.unused_end is None
+    before = found.stamp
+    found = card.card_of(with_job(life, "serving", unused_since=now - 1300), "alice", ready=True)
+    assert found.unused_end == now + 500
+    assert found.stamp != before
+    life.last = Ended(reason="idle", detail="unused for 30 min", begun_at=now, request=REQUEST, state="CANCELLED")
+    life.job = None
+    found = card.card_of(life, "alice")
+    assert (found.title, found.detail, found.again) == ("Ended", "unused for 30 min", True)
+    assert found.words.sentence.startswith("This session was ended because nobody used it")
+
+
 async def test_nothing_has_run_yet(life: Life) -> None:
     found = card.card_of(life, "alice")
     assert (found.kind, found.title, found.again, found.asked) == ("idle", "Not running", False, ())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +16,10 @@ from typing import Any
 import pytest
 
 from snowyspawner.session.record import Ended, new_job
-from snowyspawner.session.usage import Usage, energy_of, lines_of, read_usage, said_of
+from snowyspawner.session.usage import Usage, energy_of, lines_of, read_usage, said_of, shares_of
 from snowyspawner.site import Site
 from snowyspawner.standalone import sampler
-from snowyspawner.standalone.sampler import Amd, Cgroup, Curve, Nvidia, Processes, Sampler, job_cgroup
+from snowyspawner.standalone.sampler import Amd, Cgroup, Curve, Nvidia, Processes, Sampler, Server, job_cgroup
 
 # /proc/self/cgroup of a batch step under Slurm 22.05 and 23.11, by slurmd's own layout (cgroup.conf(5)).
 V2 = "0::/system.slice/slurmstepd.scope/job_17/step_batch/user/task_0\n"
@@ -396,7 +398,7 @@ def test_a_record_has_means_and_peaks() -> None:
     made.before = (0.0, made.first, 0.0, 0.0)
     record = made.record()
     assert made.now == {"cores": pytest.approx(1.5, abs=0.01), "memory": 500.0}
-    assert record.pop("curve")["cores"] == [None] * 3 + [pytest.approx(1.5, abs=0.01)]
+    assert record.pop("curve")["cores"] == [None, pytest.approx(1.5, abs=0.01)]
     assert record["cores"] == pytest.approx(1.5, abs=0.01)
     assert (record["memory"], record["memory_peak"]) == (500.0, 500.0)
     record = made.close()
@@ -443,6 +445,136 @@ def test_a_fault_of_ours_is_not_the_session_s_end() -> None:
     made.curve = None
     made.before = (-100.0, 0.0, 0.0, 0.0)
     assert made.close() is None
+
+
+# -- whether it is used ------------------------------------------------------------------------------------------------
+
+
+class StandInServer:
+    """Stands in for the session's own server: it was used *ago* seconds ago, or fails."""
+
+    def __init__(self, ago: float | Exception) -> None:
+        self.ago = ago
+
+    def used_at(self) -> float:
+        if isinstance(self.ago, Exception):
+            raise self.ago
+        return time.time() - self.ago
+
+
+@pytest.mark.parametrize(
+    ("ago", "cores", "gpu", "unused"),
+    [
+        (500, 0.02, None, 500),
+        (0, 0.02, None, 0),
+        (-60, 0.02, None, 0),  # its clock is ahead
+        # A silent kernel that computes.
+        (500, 0.1, None, 0),
+        (500, 1.0, None, 0),
+        # What is not known is taken for use.
+        (500, None, None, 0),
+        (OSError("no answer"), 0.02, None, 0),
+        (ValueError("no JSON"), 0.02, None, 0),
+        (KeyError("last_activity"), 0.02, None, 0),
+        # With a GPU that counts as well.
+        (500, 0.02, 0.0, 500),
+        (500, 0.02, 0.9, 500),
+        (500, 0.02, 1.0, 0),
+    ],
+)
+def test_a_session_is_unused_that_neither_computes_nor_was_touched(
+    ago: Any, cores: float | None, gpu: float | None, unused: float
+) -> None:
+    made = Sampler(lambda record: None, 60, Source(), server=StandInServer(ago), has_gpu=gpu is not None)
+    made.used_at = time.time() - 9000
+    made.look_for_use(cores, gpu)
+    assert time.time() - made.used_at == pytest.approx(unused, abs=1)
+
+
+def test_a_gpu_that_is_not_known_is_taken_for_use() -> None:
+    made = Sampler(lambda record: None, 60, Source(), server=StandInServer(500), has_gpu=True)
+    made.used_at = time.time() - 9000
+    made.look_for_use(0.0, None)
+    assert time.time() - made.used_at < 1
+
+
+def test_a_gpu_that_is_between_two_measurements_is_what_it_was(smi: Callable[[str], Nvidia]) -> None:
+    """nvidia-smi has a clock of its own; one that has died is not known any more."""
+    gpus = smi("exec sleep 100")
+    made = Sampler(lambda record: None, 60, Source(), gpus)
+    gpus.note("a", 40.0, None, None, None, 15.0)
+    seen = []
+    for passed in (15.0, 30.0, 45.0, 60.0):
+        made.note(passed, 0.0)
+        seen.append(made.now.get("gpu_busy"))
+    assert seen == [40.0, 40.0, 40.0, None]
+
+
+def test_where_it_does_not_matter_nothing_is_said_of_use() -> None:
+    assert "unused" not in Sampler(lambda record: None, 60, Source()).record()
+
+
+@pytest.mark.parametrize("left", [0.0, 30.0])
+def test_the_hub_learns_at_once_what_it_waits_for(eventually: Callable[..., Any], left: float) -> None:
+    """That time is up; or that the session is used again."""
+    server, sent = StandInServer(500), []
+
+    def post(record: dict[str, Any]) -> dict[str, Any]:
+        sent.append(record)
+        if left:
+            server.ago = 0
+        return {"unused_left": left} if len(sent) == 1 else {}
+
+    made = Sampler(post, 2.0, Source(), server=server)
+    made.source.cpu_seconds = lambda: 0.0
+    made.used_at, made.period = time.time() - 500, 0.1
+    made.start()
+    # The first is due after two seconds, the next by itself two seconds later.
+    eventually(lambda: len(sent) == 2, "two records", 4.0)
+    made.close()
+    assert sent[1]["seconds"] - sent[0]["seconds"] < 1.0
+    assert (sent[0]["unused"] > 400, sent[1]["unused"] > 400) == (True, not left)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "at"),
+    [
+        (200, '{"started": "x", "last_activity": "2026-10-01T10:00:00.123456Z", "kernels": 0}', 1790848800),
+        (200, '{"last_activity": "2026-10-01T10:00:00Z"}', 1790848800),
+        (403, '{"message": "Forbidden"}', None),
+        (200, "<html>", None),
+        (200, "{}", None),
+        (200, "[1]", None),
+        (200, '{"last_activity": "yesterday"}', None),
+        (200, '{"last_activity": 5}', None),
+    ],
+)
+def test_the_server_s_own_last_activity(status: int, body: str, at: int | None) -> None:
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.handle_request)
+        thread.start()
+        server = Server("127.0.0.1", listening.server_port, "/user/you/", "own-token")
+        made = Sampler(lambda record: None, 60, Source(), server=server)
+        made.used_at = 0.0
+        made.look_for_use(0.0, None)
+        thread.join()
+    assert asked == [("/user/you/api/status", "token own-token")]
+    if at is None:
+        assert time.time() - made.used_at < 5
+    else:
+        assert made.used_at == at
 
 
 # -- what the hub makes of it ------------------------------------------------------------------------------------------
@@ -533,6 +665,29 @@ def test_energy_is_the_gpu_s_alone(snowy: Site, energy: float | None, co2: int |
     site = snowy.model_copy(update={"co2": co2})
     assert energy_of(Usage(seconds=60, gpu_energy=energy), site) == said
     assert energy_of(Usage(seconds=29, gpu_energy=energy), site) == energy_of(None, site) == ""
+
+
+@pytest.mark.parametrize(
+    ("request_", "usage", "shares"),
+    [
+        (GPU, {"cores": 1, "gpu_busy": 6}, ("tf-mkl", "core", 0.25, 0.06)),
+        ({}, {"cores": 1, "gpu_busy": 6}, ("tf-mkl", "core", 0.25, None)),
+        ({"partition": "node"}, {"cores": 4}, ("tf-mkl", "node", 0.25, None)),
+        ({}, {"cores": 4.2}, ("tf-mkl", "core", 1.0, None)),
+        (GPU, {}, ("tf-mkl", "core", None, None)),
+        # Names of a person's are in no label.
+        ({"own_environment": "/home/you/mine"}, {"cores": 1}, ("own", "core", 0.25, None)),
+        ({"own_container": "/home/you/mine.sif"}, {"cores": 1}, ("own", "core", 0.25, None)),
+        ({"environment": "mine", "partition": "gone"}, {"cores": 1}, ("other", "other", 0.25, None)),
+        ({}, {"seconds": 29, "cores": 1}, None),
+    ],
+)
+def test_what_is_counted_of_a_session(
+    snowy: Site, request_: dict[str, Any], usage: dict[str, float], shares: Any
+) -> None:
+    request = {"environment": "tf-mkl", "image": "", "partition": "core", "cores": 4, "time": 3540, **request_}
+    assert shares_of(Usage(**{"seconds": 3120, **usage}), request, snowy) == shares
+    assert shares_of(None, request, snowy) is None
 
 
 def test_it_is_stored_with_the_job_and_with_its_end() -> None:
