@@ -38,6 +38,8 @@ BROWSER: Mapping[str, str] = {
     "git": "git",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
+# For the test that reads the dashboard's figures.
+PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 # For the tests that put a hub's clock ahead.
 CLOCK: Mapping[str, str] = {"libfaketime": "lib:faketime/libfaketime.so.1"}
 # Services that these packages would start, now or at the next boot. None of them is the demo's.
@@ -47,6 +49,7 @@ UNITS = {
     "slurmdbd": "slurmdbd.service",
     "munge": "munge.service",
     "mariadb-server": "mariadb.service",
+    "prometheus": "prometheus.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 OURS = "# snowyspawner's demo: no service starts while it installs packages\n"
