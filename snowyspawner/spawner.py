@@ -248,8 +248,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     def store(self) -> None:
         """Write the state at once: a hub that dies in the next moment must not lose a job."""
         self._show_job_id()
+        session = inspect(self.orm_spawner).session
+        if session is None:
+            return  # the server was removed while something of it was still under way
         self.orm_spawner.state = self.get_state()
-        inspect(self.orm_spawner).session.commit()
+        session.commit()
 
     def _show_job_id(self) -> None:
         self.job_id = self.life.job.job_id if self.life.job else ""

@@ -31,7 +31,7 @@ from .messages import Words
 from .record import STATE_VERSION, Ended, Job, Phase, load_ended, load_job
 from .stopping import cancel
 from .tasks import Tasks
-from .usage import Usage, shares_of
+from .usage import SHORTEST, Usage, shares_of, usage_of
 
 # Phase "submitting" without a job id: a hub died between sbatch's start and its answer. Its sbatch may outlive it.
 _ADOPT_FOR = 120.0
@@ -43,6 +43,9 @@ _TELLS_IN = 5.0
 _UNKNOWN_FOR = 600.0
 # Somebody without an account is looked up again after so many seconds; a form is opened more often.
 _NO_ACCOUNT_FOR = 60.0
+# When accounting is asked what a job has used that has not said so itself, in seconds after its end and each other: it
+# takes its time, and a site's own records come after the job's end.
+_ACCOUNTED_AFTER = (5.0, 30.0, 120.0)
 # So long must the server be silent, whenever it is asked.
 _SILENT_FOR = 60.0
 
@@ -511,6 +514,25 @@ class Life:
         self.enter(job, "ended")
         if watched:
             watched.wake()  # whoever still follows it
+        if job.usage is None and job.served_at and last.ended_at - job.served_at >= SHORTEST:
+            self.tasks.begin("use", self._look_up_use(job))
+
+    async def _look_up_use(self, job: Job) -> None:
+        """Ask accounting what a job has used, and keep it with how the job ended, if that is still the last."""
+        use = None
+        for pause in _ACCOUNTED_AFTER:
+            await asyncio.sleep(pause)
+            try:
+                prefix = [] if sees_all_jobs() else await self.prefix()
+                use = await self.watcher.client.use(job.job_id, prefix)
+            except SlurmError as error:
+                self.log.warning("Cannot ask what job %s has used: %s", job.job_id, error)
+            if use and use.seconds and use.cpu_seconds:
+                break
+        last = self.last
+        if use and last and last.job_id == job.job_id and last.usage is None:
+            self.last = last.model_copy(update={"usage": usage_of(use)})
+            self.store()
 
     def _count_use(self, job: Job) -> None:
         if shares := shares_of(job.usage, job.request, self.site):

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from ..choice.request import SessionRequest, load
 from ..choice.summary import charged
 from ..site import Site
+from ..slurm.accounting import JobUse
 from ..slurm.times import say_running
 
 #: Below this nothing is said: seconds.
-_SHORTEST = 30.0
+SHORTEST = 30.0
 
 _Number = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Strict(False)]
 _Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), Strict(False)]
@@ -75,6 +76,18 @@ def sampler(request: SessionRequest, site: Site, interval: int) -> dict[str, Any
     }
 
 
+def usage_of(use: JobUse) -> Usage:
+    """Return what accounting says of a job as if the job had said it: without a curve, and its energy is not known."""
+    return Usage(
+        seconds=use.seconds,
+        cores=use.cpu_seconds / use.seconds if use.cpu_seconds is not None and use.seconds else None,
+        memory_peak=use.memory,
+        gpu_busy=use.gpu_busy,
+        gpu_memory=use.gpu_memory,
+        gpu_memory_peak=use.gpu_memory_peak,
+    )
+
+
 class Line(NamedTuple):
     """One of the curves of a session, as a page draws it."""
 
@@ -115,7 +128,7 @@ class Shares(NamedTuple):
 
 def shares_of(usage: Usage | None, request: Any, site: Site) -> Shares | None:
     """Return what is counted of a session with a stored *request*; None when too little was measured."""
-    if usage is None or usage.seconds < _SHORTEST:
+    if usage is None or usage.seconds < SHORTEST:
         return None
     wanted = load(request)
     had, _ = charged(wanted, site)
@@ -133,7 +146,7 @@ def said_of(usage: Usage | None, request: Any, site: Site) -> str:
 
     ``Used in 52 min: 1.2 of 4 cores, 3.1 of 32 GB, GPU busy 6 % of the time (most memory 1.4 of 15 GB).``
     """
-    if usage is None or usage.seconds < _SHORTEST:
+    if usage is None or usage.seconds < SHORTEST:
         return ""
     wanted = load(request)
     cores, memory = charged(wanted, site)
@@ -151,7 +164,7 @@ def said_of(usage: Usage | None, request: Any, site: Site) -> str:
 
 def energy_of(usage: Usage | None, site: Site) -> str:
     """Say what the GPUs took, apart from all else: ``Energy of the GPU alone: 12 Wh, 0.5 g of CO₂.``"""
-    if usage is None or usage.gpu_energy is None or usage.seconds < _SHORTEST:
+    if usage is None or usage.gpu_energy is None or usage.seconds < SHORTEST:
         return ""
     hours = usage.gpu_energy
     text = f"{_short(hours / 1000)} kWh" if hours >= 1000 else f"{_short(hours)} Wh"

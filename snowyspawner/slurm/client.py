@@ -18,7 +18,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from .accounting import ACCOUNTS_FORMAT, SACCT_FORMAT, JobEnd, parse_accounts, parse_sacct
+from .accounting import (
+    ACCOUNTS_FORMAT,
+    SACCT_FORMAT,
+    USE_FORMAT,
+    JobEnd,
+    JobUse,
+    parse_accounts,
+    parse_sacct,
+    parse_use,
+)
 from .nodes import SINFO_FORMAT, PartitionFacts, parse_nodes, summarize
 from .processes import starting
 from .reservations import RESERVATIONS, Reservation, parse_reservations
@@ -232,6 +241,11 @@ class SlurmClient:
             return {}
         args = [*self._cluster(), "-X", "-n", "-P", "-j", ids, "-o", SACCT_FORMAT]
         return parse_sacct(await self._run("ends", "sacct", *args, prefix=prefix))
+
+    async def use(self, job_id: str, prefix: Sequence[str] = ()) -> JobUse | None:
+        """Ask accounting what a job that is over has used; None: it does not know the job. *prefix* as in `queue`."""
+        args = [*self._cluster(), "-n", "-P", "-j", job_id, "-o", USE_FORMAT]
+        return parse_use(await self._run("ends", "sacct", *args, prefix=prefix))
 
     async def jobs_in(self, partition: str, user: str, prefix: Sequence[str] = ()) -> list[str]:
         """Return the ids of *user*'s jobs in *partition* that are not over. *prefix* as in `queue`."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import gzip
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -123,3 +127,48 @@ async def test_a_gpu_is_asked_by_its_own_program(own: FaultHub, users: list[str]
     last = (await own.state(name, "gpu"))["last"]
     assert last["stopped"]
     assert last["usage"]["seconds"] > found["seconds"]
+
+
+def jobstats(seconds: int, cpu: float) -> str:
+    """A record as Princeton's jobstats leaves it in accounting: a GPU, busy for 12.5 % of the time."""
+    node = {"cpus": 1, "total_time": cpu, "used_memory": 3 << 30, "total_memory": 8 << 30}
+    gpu = {"gpu_utilization": {"0": 12.5}, "gpu_used_memory": {"0": 2 << 30}, "gpu_total_memory": {"0": 16 << 30}}
+    said = {"gpus": 1, "nodes": {"s1": {**node, **gpu}}, "total_time": seconds}
+    return "JS1:" + base64.b64encode(gzip.compress(json.dumps(said).encode())).decode()
+
+
+async def test_accounting_is_asked_where_a_job_says_nothing(cluster: Any, users: list[str], slurm: Any) -> None:
+    """Slurm's own figures, and jobstats' where there are any; what of both is not known is not said."""
+    name = users[0]
+    own = FaultHub(cluster, cluster.state / "fault-hub", usage_interval=0)
+    await own.start()
+    try:
+        for server, gpu in (("plain", "t4:1"), ("jobstats", "t4:1")):
+            await own.serve(name, {**CPU, "cores": "1", "gpu": gpu}, server)
+        began = time.time()
+        burned = float(await own.run(name, WORK, "plain"))
+        job = (await own.job(name, "jobstats"))["job_id"]
+        comment = f"AdminComment={jobstats(3600, 1800.0)}"
+        slurm("scontrol", "-M", cluster.site.cluster, "update", f"JobId={job}", comment)
+        # A session of less than half a minute says nothing.
+        await asyncio.sleep(max(0.0, began + 33 - time.time()))
+        for server in ("plain", "jobstats"):
+            await own.end(name, server)
+
+        async def known(server: str) -> Any:
+            return (await own.state(name, server))["last"]["usage"]
+
+        plain = await until(lambda: known("plain"), 60, "what accounting says")
+        assert burned * 0.9 < plain["cores"] * plain["seconds"] < burned * 1.1 + 12
+        assert 500 < plain["memory_peak"] < 1000
+        assert (plain["gpu_busy"], plain["curve"]) == (None, None)
+        stats = await until(lambda: known("jobstats"), 60, "what jobstats says")
+        assert (stats["seconds"], stats["cores"], stats["gpu_busy"]) == (3600.0, 0.5, 12.5)
+        async with Person(own, name) as person, person.session.get(f"{own.url}/hub/home") as answer:
+            shown = re.findall(r'<p class="snowy-used">(.*?)</p>', await answer.text())
+        said = "Used in 1 h 0 min: 0.5 of 1 core, 3.1 of 8 GB, GPU busy 12 % of the time (most memory 2 of 16 GB)."
+        assert said in shown
+        assert any(text.endswith("GPU not known.") for text in shown), shown
+    finally:
+        await end_all(own, users)
+        await own.stop()

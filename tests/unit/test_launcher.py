@@ -728,6 +728,36 @@ def test_jupyterlab_is_told_what_the_session_uses(
     assert usage["now"]["memory"] > 1
 
 
+def cost(pid: int) -> tuple[float, float]:
+    """Return the processor time of a process alone, in seconds, and what it holds, in MiB."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    held = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert held
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(held[1]) / 1024
+
+
+def test_the_sampler_costs_nearly_nothing(
+    launch: Callable[..., Job], hub: StandInHub, eventually: Callable[..., Any]
+) -> None:
+    """With and without it, side by side; it takes a sample every 15 seconds, here twenty times as many."""
+    text, had = Path(sampler.__file__).read_text(), {"cores": 4, "memory": 32000}
+    jobs = []
+    for measured in (True, False):
+        body = {"sampler": {"text": text, "interval": 3.0, "gpu": "", "had": had}} if measured else {}
+        hub.claims = [(200, {**claim(), **body})]
+        jobs.append(launch())
+        eventually(lambda: len(hub.ports) == len(jobs), "the server's port is reported")
+    time.sleep(1)  # what a start takes is over
+    before, began = [cost(job.process.pid) for job in jobs], time.monotonic()
+    time.sleep(12)
+    samples = (time.monotonic() - began) / 0.75
+    (with_it, held), (without, held_without) = (cost(job.process.pid) for job in jobs)
+    each = ((with_it - before[0][0]) - (without - before[1][0])) / samples
+    print(f"a sample takes {1000 * each:.1f} ms, the sampler holds {held - held_without:.1f} MiB")
+    assert each / sampler.PERIOD < 0.002
+    assert held - held_without < 4
+
+
 def test_without_a_script_nothing_is_added_to_jupyterlab(
     launch: Callable[..., Job], hub: StandInHub, slurm_says: Callable[..., None], eventually: Callable[..., Any]
 ) -> None:

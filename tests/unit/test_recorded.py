@@ -525,6 +525,7 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.queue(["17"])
     await client.find("name", "you")
     await client.ends(["17"])
+    await client.use("17")
     await client.jobs_in("core", "you")
     await client.accounts("you")
     await client.would_start("x", [], {})
@@ -539,7 +540,7 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
-        *("partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
+        *("use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
