@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -101,6 +102,83 @@ def test_what_a_cgroup_does_not_tell_is_not_known(tmp_path: Path, own: str) -> N
     job = "fs/system.slice/slurmstepd.scope/job_17" if own == V2 else "fs/memory/slurm/uid_1000/job_17"
     tree(tmp_path, {f"{job}/memory.stat": "inactive_file many\n", f"{job}/memory.current": "max\n"})
     assert list(made.record()) == ["seconds"]
+
+
+# Real ones, where this account may make any: version 1, as on this machine's kernel, or version 2.
+MOUNTS = {
+    "version 1": ("/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/memory"),
+    "version 2": ("/sys/fs/cgroup",),
+}
+
+
+def writable_cgroups() -> tuple[str, ...]:
+    """Return the mounts below which a job's cgroup can be made and measured; none: nowhere."""
+    for mounts in MOUNTS.values():
+        files = ("cpuacct.usage", "memory.usage_in_bytes") if len(mounts) == 2 else ("cgroup.subtree_control",)
+        if all(os.access(Path(mount, file), os.R_OK) for mount, file in zip(mounts, files, strict=True)):
+            enabled = Path(mounts[0], "cgroup.subtree_control")
+            if os.access(mounts[0], os.W_OK) and (len(mounts) == 2 or "memory" in enabled.read_text()):
+                return mounts
+    return ()
+
+
+@pytest.fixture
+def job_cgroups() -> Iterator[list[Path]]:
+    """Cgroups as slurmstepd makes them, one for each mount: …/job_17/step_batch. They are empty when they go."""
+    mounts = writable_cgroups()
+    made = []
+    for mount in mounts:
+        for old in Path(mount).glob("snowyspawner-test-*"):  # of a run that was killed
+            for path in (*sorted(old.rglob("*/"), reverse=True), old):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        step = Path(mount, f"snowyspawner-test-{os.getpid()}", "job_17", "step_batch")
+        step.mkdir(parents=True)
+        made.append(step)
+        if len(mounts) == 1:
+            for parent in (step.parent.parent, step.parent):
+                (parent / "cgroup.subtree_control").write_text("+cpu +memory")
+    yield made
+    for step in made:
+        for path in (step, *list(step.parents)[:2]):
+            path.rmdir()
+
+
+def test_a_real_cgroup_is_read(
+    job_cgroups: list[Path], tmp_path: Path, eventually: Callable[..., Any], work: Callable[..., int]
+) -> None:
+    """Work, memory and cached files of a process in it. Where none can be made, a job's processes are measured."""
+    if not job_cgroups:
+        made = sampler.begin({"interval": 60, "gpu": ""}, lambda record: None)
+        made.close()
+        assert isinstance(made.source, sampler.Processes)
+        return
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(1024) * 200 * 1024)
+    with data.open("rb+") as file:  # out of the cache, so that it is this cgroup's to read it
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    moves = "\n".join(f"open({str(step / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))" for step in job_cgroups)
+    pid = work(f"""import os, time
+{moves}
+held = bytearray(300 * 1024 * 1024)
+held[::4096] = b"x" * len(held[::4096])
+read = sum(len(part) for part in iter(lambda f=open({str(data)!r}, "rb"): f.read(1 << 20), b""))
+print("up", flush=True)
+end = time.monotonic() + 1000
+while time.monotonic() < end:
+    pass
+""")
+    found = Cgroup("/sys/fs/cgroup", f"/proc/{pid}/cgroup")
+    before, began = found.cpu_seconds(), time.monotonic()
+    memory = found.memory_mib()
+    held = Processes(pid)
+    first = held.cpu_seconds()
+    time.sleep(2)
+    used, passed, by_itself = found.cpu_seconds() - before, time.monotonic() - began, held.cpu_seconds() - first
+    # What it gets of a core depends on what else runs.
+    assert by_itself - 0.1 <= used <= passed + 0.1
+    assert 300 < memory < 300 + 60
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
