@@ -23,11 +23,11 @@ GPU_HOURS_BACK = Counter("snowyspawner_gpu_hours_returned", "GPU-hours that unus
 QUEUE_SECONDS = Histogram("snowyspawner_queue_seconds", "Time of jobs in the queue", buckets=_QUEUE_BUCKETS)
 #: From the job's start until its server answers.
 LAUNCH_SECONDS = Histogram("snowyspawner_launch_seconds", "Time of servers to start", buckets=_LAUNCH_BUCKETS)
-#: Of the cores that a session had, the share that was busy in the mean; one session is one observation. The
+#: Of the cores that a session had, the share that was busy on average; one session is one observation. The
 #: environment is a Site's key, or ``own`` for software of the person's.
 CORES_BUSY = Histogram(
     "snowyspawner_cores_busy_ratio",
-    "Share of a session's cores that was busy, in the mean",
+    "Share of a session's cores that was busy, on average",
     ["environment", "partition"],
     buckets=_SHARE_BUCKETS,
 )

@@ -26,19 +26,24 @@ class Idle(NamedTuple):
         return now >= self.warned_from
 
 
-def note(job: Job, usage: Usage, now: float) -> None:
-    """Note in *job* since when it has not been used."""
+def note(job: Job, usage: Usage, site: Site, now: float) -> None:
+    """Note in *job* since when it has not been used, and since when that is said."""
     job.unused_since = now - usage.unused if usage.unused is not None else 0.0
+    idle = idle_of(job, site)
+    job.warned_at = (job.warned_at or now) if idle and idle.is_near(now) else 0.0
 
 
 def idle_of(job: Job, site: Site) -> Idle | None:
-    """Return when *job* will be ended if nobody uses it until then; None: that is not known, or never."""
+    """Return when *job* will be ended if nobody uses it until then; None: that is not known, or never.
+
+    Nobody's session is ended before its warning has stood for its time: hub or job may have been away, or suspended.
+    """
     wanted = load(job.request)
     limit, warn = site.idle_limits(wanted.partition, bool(wanted.gpu))
     if not limit or not job.unused_since or job.phase != "serving":
         return None
-    ends_at = max(job.unused_since, job.kept_at) + limit
-    return Idle(limit, ends_at, ends_at - warn)
+    due = max(job.unused_since, job.kept_at) + limit
+    return Idle(limit, max(due, job.warned_at + warn), due - warn)
 
 
 def given_back(job: Job, now: float) -> float:

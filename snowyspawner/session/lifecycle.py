@@ -423,7 +423,7 @@ class Life:
     def used(self, job: Job, usage: Usage) -> None:
         """Note what the job has used so far: what is known if it ends without a word."""
         job.usage = usage
-        idle.note(job, usage, time.time())
+        idle.note(job, usage, self.site, time.time())
         self.store()
 
     @property
@@ -433,7 +433,7 @@ class Life:
 
     def keep(self, job: Job) -> None:
         """Let a session that nobody uses go on for as long again."""
-        job.kept_at = time.time()
+        job.kept_at, job.warned_at = time.time(), 0.0
         self.store()
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -497,7 +497,10 @@ class Life:
             last.log = last.log or self.failure.log
         if job.unused_for and not self.failure:
             last.reason, last.detail = "idle", f"unused for {say_duration(job.unused_for)}"
-            GPU_HOURS_BACK.labels(load_request(job.request).partition).inc(idle.given_back(job, time.time()))
+            partition = load_request(job.request).partition
+            GPU_HOURS_BACK.labels(partition if partition in self.site.partitions else "other").inc(
+                idle.given_back(job, time.time())
+            )
         last.stopped = stopped and not self.failure and not job.unused_for
         last.ended_at, last.begun_at, last.node, last.request = time.time(), job.begun_at, job.node, job.request
         last.usage = job.usage

@@ -42,6 +42,7 @@ class Job(BaseModel):
     served_at: float = 0.0  # epoch seconds: when its server answered
     usage: Usage | None = None  # what it has used, as it has said last
     unused_since: float = 0.0  # epoch seconds: since when nobody has used it, as far as is known; 0: it is not known
+    warned_at: float = 0.0  # epoch seconds: since when it is said that it will be ended for that; 0: it is not
     kept_at: float = 0.0  # epoch seconds: when the person said last that it is to go on all the same
     unused_for: int = 0  # seconds: it is ended because nobody used it for so long; 0: it is not
 

@@ -376,7 +376,8 @@ class Sampler(object):
         self.before = (passed, cpu, busy, samples)
         # It is of the time that has passed: its last moment may be in the next step.
         self.curve.add((then + passed) / 2.0, (cores, self.memory, gpu))
-        self.look_for_use(cores, gpu)
+        # One that was suspended, or could not be measured for a while, may have been used before that.
+        self.look_for_use(cores if passed - then < 60 + 4 * self.period else None, gpu)
         known = {"cores": cores, "memory": self.memory, "gpu_busy": gpu}
         self.now = {name: round(value, 3) for name, value in known.items() if value is not None}
 

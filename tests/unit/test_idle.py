@@ -85,11 +85,33 @@ def test_keep_it_is_good_for_one_more_period(variant: Callable[..., Site]) -> No
     assert idle.idle_of(made, site) == (1800, NOW + 1860, NOW + 1260)
 
 
-def test_since_when_it_is_unused_is_the_job_s_word() -> None:
+def test_nobody_is_ended_without_the_time_of_a_warning(variant: Callable[..., Site]) -> None:
+    """The hub was away for an hour, or hears for the first time that the session is not used."""
+    site = variant(idle=LIMITS)
+    made = job(GPU)
+    idle.note(made, Usage(seconds=9000, unused=5000.0), site, NOW)
+    found = idle.idle_of(made, site)
+    assert found
+    assert (found.is_near(NOW), found.ends_at) == (True, NOW + 600)
+    # It counts from the first time on that it is said.
+    idle.note(made, Usage(seconds=9120, unused=5120.0), site, NOW + 120)
+    found = idle.idle_of(made, site)
+    assert found
+    assert found.ends_at == NOW + 600
+    # Used, and then again not: a new warning.
+    idle.note(made, Usage(seconds=9130, unused=1.0), site, NOW + 130)
+    assert made.warned_at == 0
+    idle.note(made, Usage(seconds=11000, unused=1900.0), site, NOW + 2030)
+    found = idle.idle_of(made, site)
+    assert found
+    assert found.ends_at == NOW + 2630
+
+
+def test_since_when_it_is_unused_is_the_job_s_word(snowy: Site) -> None:
     made = job()
-    idle.note(made, Usage(seconds=3000, unused=90.0), NOW)
+    idle.note(made, Usage(seconds=3000, unused=90.0), snowy, NOW)
     assert made.unused_since == NOW - 90
-    idle.note(made, Usage(seconds=3000), NOW)
+    idle.note(made, Usage(seconds=3000), snowy, NOW)
     assert made.unused_since == 0
 
 

@@ -588,6 +588,15 @@ def test_a_gpu_that_is_between_two_measurements_is_what_it_was(smi: Callable[[st
     assert seen == [40.0, 40.0, 40.0, None]
 
 
+def test_a_session_that_was_suspended_is_taken_for_used() -> None:
+    made = Sampler(lambda record: None, 60, Source(), server=StandInServer(9000))
+    made.before, made.used_at = (100.0, 0.0, 0.0, 0.0), time.time() - 9000
+    made.note(115.0, 0.0)
+    assert time.time() - made.used_at > 8000
+    made.note(5000.0, 0.0)
+    assert time.time() - made.used_at < 5
+
+
 def test_where_it_does_not_matter_nothing_is_said_of_use() -> None:
     assert "unused" not in Sampler(lambda record: None, 60, Source()).record()
 
