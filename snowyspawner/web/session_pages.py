@@ -25,7 +25,7 @@ from ..session.errors import SessionError
 from ..session.record import Job
 from . import hub_private
 from .card import Card
-from .form_pages import find_user, free_name, in_use, remove_row
+from .form_pages import PatientHandler, find_user, free_name, in_use, remove_row
 from .form_state import Server, joined
 
 # Seconds that a POST waits for what it began, so that the page it leads to shows the outcome; it goes on without.
@@ -157,7 +157,7 @@ class StartingHandler(SessionHandler):
         return spawner
 
 
-class AgainHandler(StartingHandler):
+class AgainHandler(PatientHandler, StartingHandler):
     """Start again with the same choices, or go on waiting for a job that is there already."""
 
     @web.authenticated
@@ -198,7 +198,7 @@ class AgainHandler(StartingHandler):
         """Start the server as JupyterHub's form does. What fails is on the page that comes next."""
         joined.set(spawner.group)  # it stays with those it was started with
         spawner = self.fresh(spawner.user, spawner.name, spawner.display_name)
-        task = await self.begin(self.spawn(spawner, options), 1.0)
+        task = await self.patiently(self.spawn(spawner, options))
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):
             raise error  # too many at once, and the like: JupyterHub remembers no failure of these

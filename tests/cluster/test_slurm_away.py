@@ -21,6 +21,7 @@ from ..faults import FaultHub, away, prologue, ready, sampled, stopped
 from ..hubs import Hub, until
 from ..people import Person
 from .test_session import queued
+from .test_sessions import press
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -296,6 +297,17 @@ async def test_start_waits_for_what_slurm_says_and_no_longer(
             assert len(queued(slurm, cluster, name)) == 1  # it is there before the page that says so
             # Far from up: the job sleeps first.
             assert took < 5
+
+            # The same of a session that is started again: what Slurm says is on the page that comes next.
+            await own.end(name, "quick")
+            own.fault(
+                "sbatch", 'sleep 3; echo "sbatch: error: Job submit/allocate failed: Invalid account" >&2; exit 1'
+            )
+            assert await press(person, f"again/{name}/quick") == 303
+            async with person.session.get(f"{own.url}/hub/spawn-pending/{name}/quick") as answer:
+                text = await answer.text()
+            assert "Your session did not start" in text
+            assert "Invalid account" in text
 
             # Nobody waits for ever: then the page that waits says what comes of it.
             own.fault("sbatch", 'sleep 13; exec "$REAL" "$@"')
