@@ -2,7 +2,7 @@
  * it still lasts and what it uses.
  *
  * A JupyterLab extension that needs no build: what webpack would make of one is the last statement, a container of
- * module federation. For JupyterLab 3 and 4. The job script carries this text; the launcher puts it on JUPYTER_PATH,
+ * module federation. For JupyterLab 3 and 4. The hub sends this text with the claim; the launcher puts it on JUPYTER_PATH,
  * with session.json beside it: {"end", "notice": seconds since the epoch, "warn": seconds before the end, "usage": null,
  * or what standalone/sampler.py shows and "had": {"cores", "memory": MB}}.
  */
@@ -347,7 +347,11 @@
       label: 'Keep this session',
       execute: () => keep(serverSettings.baseUrl)
     });
-    markOwn(serverSettings);
+    try {
+      markOwn(serverSettings);
+    } catch (error) {
+      console.debug('snowyspawner: an open page counts as use:', error);
+    }
     const shown = {};
     const dismiss = async kind => {
       const { id, box } = shown[kind] || {};
