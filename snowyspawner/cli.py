@@ -3,71 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__, site
 from .choice import course, request, several, summary
 from .session import as_person, script
 from .site.fields import FIELDS
 
+_EXIT_STATUS = (
+    "Exit status: 0 nothing is wrong; 1 something is wrong with what was given; 2 the command was not understood."
+)
+
+
+# Not argparse's default: that would not count as given where it is given.
+_DEFAULT = "snowy"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 fine, 1 something is wrong with what was given, 2 with the usage."""
-    parser = argparse.ArgumentParser(prog="snowyspawner", description="Look at a site without a hub.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    check = commands.add_parser(
-        "check",
-        help="check a site file, or a course file, and say what is wrong in it",
-        description="Check a site file. With --course, check a course file as the hub of that site reads it: each "
-        "mistake is printed as FILE:LINE: KEY: VALUE: what is allowed.",
-    )
-    check.set_defaults(run=_check)
-    check.add_argument("--course", default="", metavar="FILE", help="the course file to check")
-    check.add_argument(
-        "--site", default="", dest="course_site", metavar="SITE", help="the same as the site's name without --site"
-    )
-    check.add_argument(
-        "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
-    )
-    show = commands.add_parser(
-        "script",
-        help="print the job script of a choice",
-        description="Print the job script of a choice. What is not given comes from the site's defaults.",
-    )
-    show.set_defaults(run=_script)
-    for field in FIELDS:
-        show.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="VALUE")
-    helper = commands.add_parser(
-        "helper",
-        help="print the helper of a hub that uses sudo",
-        description="Print the program with which a hub that is neither root nor the person reads a job's log and a "
-        "course file, and learns whether an image is readable. Install it, owned by root, as the site's `helper`.",
-    )
-    helper.set_defaults(run=_helper)
-    link = commands.add_parser(
-        "link",
-        help="print a link that opens the form filled in",
-        description="Print a link that opens the form filled in. The flags are those of notebook.py, that is "
-        "sbatch's; for example: snowyspawner link -n 4 -p devcore --gres=gpu:t4:0 -t 2:00:00 -- tf-mkl",
-        # -h and -- are the line's own business; what is not known here belongs to it.
-        allow_abbrev=False,
-    )
-    link.set_defaults(run=_link)
-    link.add_argument("--hub", default="", metavar="URL", help="the hub's address, such as https://hub.example/hub/")
-    link.add_argument("--site", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)")
-    link.add_argument("--server", default="", metavar="NAME", help="the named server that the form is for")
-    for command in (check, show, helper):
-        command.add_argument(
-            "site", nargs="?", default="snowy", help="a shipped site's name or a file's path (default: %(default)s)"
-        )
     words = list(sys.argv[1:] if argv is None else argv)
     # argparse would take a -- away, and what follows it for its own.
     at = words.index("--") if words[:1] == ["link"] and "--" in words else len(words)
+    parser = _parser(words[:at])
     args, line = parser.parse_known_args(words[:at])
     if line and args.run is not _link:
         parser.error(f"unrecognized arguments: {' '.join(line)}")
@@ -75,31 +38,131 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         text: str = args.run(args)
     except request.RequestError as error:
-        for field, sentence in error.errors.items():
-            print(
-                f"{field}: {sentence}" if args.run is _link else f"--{field.replace('_', '-')}: {sentence}",
-                file=sys.stderr,
-            )
-        return 1
+        dashes = "" if args.run is _link else "--"
+        wrong = [f"{dashes}{f.replace('_', '-') if dashes else f}: {said}" for f, said in error.errors.items()]
     except course.CourseError as error:
-        for mistake in error.mistakes:
-            print(f"{args.course}:{mistake}", file=sys.stderr)
-        return 1
+        wrong = [f"{args.course}:{mistake}" for mistake in error.mistakes]
     except site.SiteError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(text, end="")
-    return int(args.doubtful)
+        wrong = str(error).splitlines()
+    else:
+        print(text, end="")
+        return int(args.doubtful)
+    if getattr(args, "json", False):
+        print(json.dumps({"ok": False, "mistakes": wrong}, indent=1))
+    else:
+        print("\n".join(wrong), file=sys.stderr)
+    return 1
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the command's parser; the examples in its help are of the site that *words* ask about."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    which = common.add_mutually_exclusive_group()
+    which.add_argument("--site", help=f"a shipped site's name or a site file's path (default: {_DEFAULT})")
+    which.add_argument(
+        "-f",
+        "--config",
+        default="",
+        metavar="FILE",
+        help="take the site from a hub's configuration (jupyterhub_config.py), which is run as the hub would run it",
+    )
+    parser = argparse.ArgumentParser(
+        prog="snowyspawner", description="Look at a site without a hub.", epilog=_EXIT_STATUS
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        parents=[common],
+        help="check a site file, or a course file, and say what is wrong in it",
+        description="Check a site file. With --course, check a course file as the hub of that site reads it: each "
+        "mistake is printed as FILE:LINE: KEY: VALUE: what is allowed.",
+        epilog=_EXIT_STATUS,
+    )
+    check.set_defaults(run=_check)
+    check.add_argument("--course", default="", metavar="FILE", help="the course file to check")
+    check.add_argument(
+        "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
+    )
+    check.add_argument("--json", action="store_true", help='print {"ok": true or false, "mistakes": […], …} instead')
+    show = commands.add_parser(
+        "script",
+        parents=[common],
+        help="print the job script of a choice",
+        description="Print the job script of a choice. What is not given comes from the site's defaults.",
+        epilog=_EXIT_STATUS,
+    )
+    show.set_defaults(run=_script)
+    for field in FIELDS:
+        show.add_argument(
+            f"--{field.replace('_', '-')}", dest=field, metavar="VALUE", help=FIELDS[field].help.replace("%", "%%")
+        )
+    helper = commands.add_parser(
+        "helper",
+        parents=[common],
+        help="print the helper of a hub that uses sudo",
+        description="Print the program with which a hub that is neither root nor the person reads a job's log and a "
+        "course file, and learns whether an image is readable. Install it, owned by root, as the site's `helper`.",
+        epilog=_EXIT_STATUS,
+    )
+    helper.set_defaults(run=_helper)
+    link = commands.add_parser(
+        "link",
+        parents=[common],
+        help="print a link that opens the form filled in",
+        description="Print a link that opens the form filled in. The flags are those of notebook.py, that is sbatch's.",
+        epilog=f"Example: snowyspawner link {_example(words, common)}. {_EXIT_STATUS}",
+        # -h and -- are the line's own business; what is not known here belongs to it.
+        allow_abbrev=False,
+    )
+    link.set_defaults(run=_link)
+    link.add_argument("--hub", default="", metavar="URL", help="the hub's address, such as https://hub.example/hub/")
+    link.add_argument("--server", default="", metavar="NAME", help="the named server that the form is for")
+    return parser
+
+
+def _example(words: Sequence[str], common: argparse.ArgumentParser) -> str:
+    """Return the line of a site's defaults: of the site that *words* name, if they name one that can be read."""
+    if not {"-h", "--help"}.intersection(words):
+        return ""
+    the_site = site.load(_DEFAULT)
+    with contextlib.suppress(site.SiteError):
+        the_site = site.load(common.parse_known_args(words)[0].site or _DEFAULT)
+    # A % in a help text is argparse's.
+    return summary.line(request.form_values(the_site), the_site).replace("%", "%%")
+
+
+def _site(args: argparse.Namespace) -> tuple[str, site.Site]:
+    """Return the site that is asked about, and what to call it. Raises `site.SiteError`."""
+    if not args.config:
+        name = args.site or _DEFAULT
+        return name, site.load(name)
+    # Only for this: JupyterHub takes a second to import.
+    from .config import ConfigError, site_of
+
+    try:
+        given = site_of(args.config)
+    except ConfigError as error:
+        raise site.SiteError(str(error)) from None
+    name = given if isinstance(given, str) else args.config
+    return name, site.load(given)
 
 
 def _check(args: argparse.Namespace) -> str:
-    the_site = site.load(args.course_site or args.site)
+    name, the_site = _site(args)
     if args.course:
         return _check_course(args, the_site)
     if wrong := request.problems(the_site):
-        raise site.SiteError("\n".join(f"{args.site}: {line}" for line in wrong))
+        raise site.SiteError("\n".join(f"{name}: {line}" for line in wrong))
+    if args.json:
+        counts = {"partitions": list(the_site.partitions), "presets": list(the_site.presets)}
+        return _as_json({"site": name, "display_name": the_site.display_name, **counts})
     names = ", ".join(the_site.partitions)
-    return f"{args.site}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
+    return f"{name}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
+
+
+def _as_json(facts: dict[str, Any]) -> str:
+    return json.dumps({"ok": True, "mistakes": [], **facts}, indent=1) + "\n"
 
 
 def _check_course(args: argparse.Namespace, the_site: site.Site) -> str:
@@ -114,6 +177,9 @@ def _check_course(args: argparse.Namespace, the_site: site.Site) -> str:
     found = course.parse(text, the_site, account)
     if wrong := [mistake for exercise in found.exercises for mistake in exercise.mistakes]:
         raise course.CourseError(list(dict.fromkeys(wrong)))
+    if args.json:
+        cards = [{"title": each.title, "options": each.options} for each in found.exercises]
+        return _as_json({"course": args.course, "title": found.title, "account": account, "cards": cards})
     of = f" of {account}" if account else ""
     count = len(found.exercises)
     lines = [f"{args.course}: {found.title}{of}: fine; {count} card{'' if count == 1 else 's'}"]
@@ -130,18 +196,18 @@ def _check_course(args: argparse.Namespace, the_site: site.Site) -> str:
 
 
 def _script(args: argparse.Namespace) -> str:
-    the_site = site.load(args.site)
+    _, the_site = _site(args)
     options = {field: value for field in FIELDS if (value := getattr(args, field)) is not None}
     target = script.Target("jupyter-lab-00000000", "/home/you", "http://hub.example/hub/api/snowyspawner/", 0)
     return script.build(the_site, request.from_options(options, the_site), target)
 
 
 def _helper(args: argparse.Namespace) -> str:
-    return as_person.helper_text(site.load(args.site))
+    return as_person.helper_text(_site(args)[1])
 
 
 def _link(args: argparse.Namespace) -> str:
-    the_site = site.load(args.site)
+    _, the_site = _site(args)
     found = request.review({"line": shlex.join(args.line)} if args.line else {}, the_site)
     if "line" in found.errors:
         raise request.RequestError({"line": found.errors["line"]})

@@ -6,11 +6,13 @@ import contextlib
 import logging
 import sqlite3
 import sys
+from pathlib import Path
 from typing import Any
 
+from jupyterhub.app import JupyterHub
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from traitlets.config.loader import LazyConfigValue
+from traitlets.config.loader import LazyConfigValue, PyFileConfigLoader
 
 from . import restart, site
 from ._share import share_dir
@@ -156,3 +158,27 @@ def set_config(c: Any) -> None:
     restart.schedule()
     for name in ("JupyterHub", "tornado.application"):
         logging.getLogger(name).addFilter(_quiet)
+
+
+def site_of(path: str) -> Any:
+    """Run a hub's configuration file, and return what it says of ``SnowySpawner.site``, or the default.
+
+    Raises `ConfigError`, and a `snowyspawner.site.SiteError` that `set_config` raises in it.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ConfigError(f"{path}: there is no such file")
+    try:
+        loaded = PyFileConfigLoader(file.name, path=str(file.parent)).load_config()
+        spawner = JupyterHub(config=loaded).spawner_class
+    except (ConfigError, site.SiteError):
+        raise
+    except Exception as error:  # it is Python
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from None
+    if not issubclass(spawner, SnowySpawner):
+        raise ConfigError(f"{path}: c.JupyterHub.spawner_class: {spawner.__name__}: must be snowy")
+    for section in spawner.__mro__:
+        given = loaded.get(section.__name__, {})
+        if "site" in given:
+            return given["site"]
+    return SnowySpawner.site.default_value

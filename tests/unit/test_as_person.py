@@ -257,7 +257,7 @@ def test_what_this_person_may_not_read_is_said(run: Any, tmp_path: Path) -> None
 
 
 def test_the_command_prints_a_program_that_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["helper", "pelle"]) == 0
+    assert main(["helper", "--site", "pelle"]) == 0
     program = tmp_path / "helper"
     program.write_text(capsys.readouterr().out)
     program.chmod(0o755)

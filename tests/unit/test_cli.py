@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import version
@@ -24,7 +25,7 @@ def test_check_finds_nothing_wrong_with_snowy(capsys: pytest.CaptureFixture[str]
 def test_check_says_what_is_wrong_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: snowy\nnonsense: 1\numask: 022\n")
-    assert main(["check", str(file)]) == 1
+    assert main(["check", "--site", str(file)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert sorted(err.splitlines()) == [
@@ -40,7 +41,7 @@ def test_check_tries_the_defaults_and_every_preset(tmp_path: Path, capsys: pytes
         "defaults: {cores: 99}\n"
         "presets: {mkl: {choices: {cores: 4, time: '2:00:00'}}, gpu: null, pip: null}\n"
     )
-    assert main(["check", str(file)]) == 1
+    assert main(["check", "--site", str(file)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"{file}: defaults: cores: a node of core has 16: ask for 16 or fewer"
     assert lines[1].startswith(f"{file}: presets.mkl: time: 2 hours is too long for devcore")
@@ -48,7 +49,7 @@ def test_check_tries_the_defaults_and_every_preset(tmp_path: Path, capsys: pytes
 
 
 def test_check_of_a_site_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "nosuch"]) == 1
+    assert main(["check", "--site", "nosuch"]) == 1
     assert "no such site; there is" in capsys.readouterr().err
 
 
@@ -82,7 +83,7 @@ def test_script_takes_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[
     }
     assert set(values) == set(FIELDS)
     arguments = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert main(["script", *arguments, str(file)]) == 0
+    assert main(["script", *arguments, "--site", str(file)]) == 0
     out = capsys.readouterr().out
     for option in (
         "--partition=devcore",
@@ -175,3 +176,136 @@ def test_other_commands_take_no_line(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["script", "--colour"])
     assert "unrecognized arguments: --colour" in capsys.readouterr().err
+
+
+# -- the site of a hub's configuration ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "display_name"),
+    [
+        ('c.JupyterHub.spawner_class = "snowy"\nc.SnowySpawner.site = "pelle"\n', "pelle", "Pelle"),
+        ('c.JupyterHub.spawner_class = "snowy"\n', "snowy", "Snowy"),
+        (
+            "import snowyspawner\n"
+            "class Mine(snowyspawner.SnowySpawner):\n    pass\n"
+            'c.JupyterHub.spawner_class = Mine\nc.SnowySpawner.site = "snowy"\nc.Mine.site = "pelle"\n',
+            "pelle",
+            "Pelle",
+        ),
+        (
+            'import snowyspawner\nc.JupyterHub.spawner_class = "snowy"\n'
+            'c.SnowySpawner.site = {"extends": "snowy", "display_name": "Ours"}\nsnowyspawner.set_config(c)\n',
+            None,
+            "Ours",
+        ),
+    ],
+)
+def test_the_site_of_a_hub_s_configuration(
+    tmp_path: Path, text: str, name: str | None, display_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "jupyterhub_config.py"
+    file.write_text(text)
+    assert main(["check", "-f", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{name or file}: {display_name}: fine; ")
+    assert main(["link", "--config", str(file), "-n", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no such file"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("c.JupyterHub.spawner_class =\n", "SyntaxError: "),
+        (
+            'c.JupyterHub.spawner_class = "simple"\n',
+            "c.JupyterHub.spawner_class: SimpleLocalProcessSpawner: must be snowy",
+        ),
+        (
+            'c.JupyterHub.spawner_class = "snowy"\nc.SnowySpawner.site = {"extends": "snowy", "x": 1}\n',
+            "x: 1: no such key",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_hub_s_configuration_is_said(
+    tmp_path: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "jupyterhub_config.py"
+    if text is not None:
+        file.write_text(text)
+    assert main(["check", "-f", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+
+
+def test_a_configuration_is_run_only_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody else's may lie in the directory that one happens to be in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jupyterhub_config.py").write_text("raise SystemExit(5)\n")
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.startswith("snowy: Snowy: fine; ")
+
+
+@pytest.mark.parametrize("verb", ["check", "script", "helper", "link"])
+def test_every_verb_takes_the_site_in_the_same_way(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--site", "pelle"], ["--site=pelle"]):
+        assert main([verb, *words]) == 0
+    assert capsys.readouterr().out
+    assert main([verb, "--site", "nosuch"]) == 1
+    assert "no such site; there is" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "--site SITE" in said
+    assert "--config FILE" in said
+    assert "Exit status: 0 " in said
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--site", "snowy", "-f", "x"])
+    assert caught.value.code == 2
+
+
+def test_examples_are_the_site_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: snowy\ndefaults: {cores: 7}\n")
+    for words, example in ((["--site", str(file)], "-n 7 "), ([f"--site={file}"], "-n 7 "), ([], "-n 4 ")):
+        with pytest.raises(SystemExit):
+            main(["link", *words, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert example in said.partition("Example: snowyspawner link ")[2]
+
+
+# -- for scripts -------------------------------------------------------------------------------------------------------
+
+
+def test_check_says_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": True,
+        "mistakes": [],
+        "site": "snowy",
+        "display_name": "Snowy",
+        "partitions": ["core", "node", "devcore", "devel"],
+        "presets": ["gpu", "mkl", "pip"],
+    }
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: snowy\nnonsense: 1\n")
+    assert main(["check", "--json", "--site", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == ({"ok": False, "mistakes": [f"{file}: nonsense: 1: no such key"]}, "")
+
+
+def test_check_says_of_a_course_file_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "course.yaml"
+    file.write_text("title: x\ncores: 2\n")
+    assert main(["check", "--json", "--course", str(file), "--account", "g2021027"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["ok"], said["title"], said["account"]) == (True, "x", "g2021027")
+    assert [card["options"]["cores"] for card in said["cards"]] == ["2"]
+    file.write_text("title: x\ncores: 99\n")
+    assert main(["check", "--json", "--course", str(file)]) == 1
+    (mistake,) = json.loads(capsys.readouterr().out)["mistakes"]
+    assert mistake == f"{file}:2: cores: '99': a node of core has 16: ask for 16 or fewer"

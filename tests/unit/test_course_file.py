@@ -409,7 +409,7 @@ def test_check_says_what_the_cards_will_be(tmp_path: Path, site_file: Path, caps
 def test_check_says_where_the_site_looks(tmp_path: Path, site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "course.yaml"
     file.write_text("title: x\n")
-    assert main(["check", "--course", str(file), "--account", ACCOUNT, str(site_file)]) == 0
+    assert main(["check", "--course", str(file), "--account", ACCOUNT, "--site", str(site_file)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"  Snowy looks for course files at {tmp_path}/proj/{{account}}/jupyter-course.yaml"
     )
@@ -419,7 +419,7 @@ def test_check_says_that_the_site_reads_none(tmp_path: Path, capsys: pytest.Capt
     file, site_file = tmp_path / "course.yaml", tmp_path / "site.yaml"
     file.write_text("title: x\n")
     site_file.write_text("extends: snowy\ncourses: null\n")
-    assert main(["check", "--course", str(file), str(site_file)]) == 0
+    assert main(["check", "--course", str(file), "--site", str(site_file)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "  Snowy reads no course files: its site has no courses"
 
 
