@@ -198,7 +198,9 @@ class AgainHandler(PatientHandler, StartingHandler):
         """Start the server as JupyterHub's form does. What fails is on the page that comes next."""
         joined.set(spawner.group)  # it stays with those it was started with
         spawner = self.fresh(spawner.user, spawner.name, spawner.display_name)
-        task = await self.patiently(self.spawn(spawner, options))
+        work = self.spawn(spawner, options)
+        # A job that is there already was accepted; within a second Slurm says why it waits.
+        task = await (self.begin(work, 1.0) if options is None else self.patiently(work))
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):
             raise error  # too many at once, and the like: JupyterHub remembers no failure of these

@@ -259,8 +259,10 @@ async def test_it_opens_by_itself_when_it_is_ready(
         "window.Notification = class { static permission = 'granted'; static requestPermission = async () => 'granted';"
         " constructor(title) { localStorage.told = title; } }"
     )
+    # Signing in may take longer than a session's start.
+    await sign_in(page, hub, name, "/hub/home")
     await hub.submit(name, {**ONE, "time": "45"})
-    await sign_in(page, hub, name, f"/hub/spawn-pending/{name}")
+    await page.goto(f"{hub.url}/hub/spawn-pending/{name}")
     await page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=90_000)
     assert await page.evaluate("localStorage.told") == "Your JupyterLab session is ready"
     await hub.submit(name, begins(cluster, 600), "later")
