@@ -24,7 +24,7 @@ QUEUE_SECONDS = Histogram("snowyspawner_queue_seconds", "Time of jobs in the que
 #: From the job's start until its server answers.
 LAUNCH_SECONDS = Histogram("snowyspawner_launch_seconds", "Time of servers to start", buckets=_LAUNCH_BUCKETS)
 #: Of the cores that a session had, the share that was busy on average; one session is one observation. The
-#: environment is a Site's key, or ``own`` for software of the person's.
+#: environment is a Site's key, or ``own`` for a user's own software.
 CORES_BUSY = Histogram(
     "snowyspawner_cores_busy_ratio",
     "Share of a session's cores that was busy, on average",

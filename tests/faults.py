@@ -84,6 +84,18 @@ class FaultHub(Hub):
             (self.faults / name).unlink(missing_ok=True)
 
 
+def with_smi(cluster: Any, smi: str, site: dict[str, Any] | None = None, **traits: Any) -> FaultHub:
+    """Return a hub, not started, whose jobs find *smi*, a shell script, in place of nvidia-smi."""
+    directory = cluster.state / "fault-hub"
+    path = prologue(cluster, f'export PATH="{directory}/smi:$PATH"')
+    made = FaultHub(cluster, directory, {**path, **(site or {})}, **traits)
+    with open_umask():
+        (directory / "smi").mkdir()
+        (directory / "smi" / "nvidia-smi").write_text(smi)
+        (directory / "smi" / "nvidia-smi").chmod(0o755)
+    return made
+
+
 # Each of Slurm's commands, with a switch: away (as a controller that does not answer, for as many seconds as the file
 # says), or answering what a file says.
 _SWITCH = """#!/bin/sh

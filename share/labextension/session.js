@@ -36,7 +36,7 @@
     return hours < 48 ? `${hours} h ${minutes % 60} min left` : `${Math.floor(hours / 24)} d ${hours % 24} h left`;
   }
 
-  /* The hour of the end, as the clock of the person's machine will show it; of 24 hours, as Slurm's and the form's. */
+  /* The time of the end by the clock of the user's computer, in 24 hours, as in Slurm and in the form. */
   function hour(left) {
     const end = new Date(Date.now() + left * 1000);
     const options = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' };

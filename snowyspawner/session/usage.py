@@ -170,7 +170,8 @@ def energy_of(usage: Usage | None, site: Site) -> str:
     text = f"{_short(hours / 1000)} kWh" if hours >= 1000 else f"{_short(hours)} Wh"
     if site.co2 is not None:
         grams = hours / 1000 * site.co2
-        text += f", {_short(grams / 1000)} kg" if grams >= 1000 else f", {_short(grams)} g"
+        small = "less than 0.01" if 0 < grams < 0.01 else _short(grams)
+        text += f", {_short(grams / 1000)} kg" if grams >= 1000 else f", {small} g"
         text += " of CO\N{SUBSCRIPT TWO}"
     return f"Energy of the GPU alone: {text}."
 

@@ -142,7 +142,7 @@ class Clock(object):
     def add_to_lab(self, directory, script):
         """Put the extension, whose JavaScript is *script*, below *directory*; return the entry for JUPYTER_PATH.
 
-        Without a script or without room for it, the entry is empty: JupyterLab does without.
+        Without a script, or if the disk is full, the entry is empty: JupyterLab starts without the extension.
         """
         if not script:
             return ""

@@ -199,7 +199,7 @@ class AgainHandler(PatientHandler, StartingHandler):
         joined.set(spawner.group)  # it stays with those it was started with
         spawner = self.fresh(spawner.user, spawner.name, spawner.display_name)
         work = self.spawn(spawner, options)
-        # A job that is there already was accepted; within a second Slurm says why it waits.
+        # Slurm accepted a waiting job long ago: a second is enough to learn why it waits.
         task = await (self.begin(work, 1.0) if options is None else self.patiently(work))
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, web.HTTPError) and not isinstance(error, SessionError):

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from demo.commands import open_umask
-
 from ..cluster.test_slurm_away import end_all
-from ..faults import FaultHub, prologue
+from ..faults import FaultHub, with_smi
 from ..hubs import until
 from .conftest import shoot
 from .steps import barriers, sign_in
@@ -34,21 +32,10 @@ while :; do for busy in 1 0 4 2; do echo "GPU-1, $busy, 1400, 15360, 30.5"; slee
 """
 
 
-def with_smi(cluster: Any, site: dict[str, Any], **traits: Any) -> FaultHub:
-    """Return a hub, not started, whose jobs find a stand-in for nvidia-smi."""
-    directory = cluster.state / "fault-hub"
-    made = FaultHub(cluster, directory, {**prologue(cluster, f'export PATH="{directory}/smi:$PATH"'), **site}, **traits)
-    with open_umask():
-        (directory / "smi").mkdir()
-        (directory / "smi" / "nvidia-smi").write_text(SMI)
-        (directory / "smi" / "nvidia-smi").chmod(0o755)
-    return made
-
-
 @pytest.fixture
 async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub whose jobs say every two seconds what they use, and of which ten seconds say something."""
-    made = with_smi(cluster, {"co2": 40}, usage_interval=2)
+    made = with_smi(cluster, SMI, {"co2": 400}, usage_interval=2)
     made.more_env["SNOWYSPAWNER_TEST_ENOUGH"] = "10"
     await made.start()
     yield made
@@ -137,7 +124,7 @@ async def test_it_is_shown_in_jupyterlab_and_on_the_home_page_and_advice_comes_o
 @pytest.fixture
 async def strict(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub that ends what nobody has used for a minute and a half, and warns of it a minute before."""
-    made = with_smi(cluster, {"idle": {"cpu": "1:30", "warn": "1:00"}}, usage_interval=20)
+    made = with_smi(cluster, SMI, {"idle": {"cpu": "1:30", "warn": "1:00"}}, usage_interval=20)
     await made.start()
     yield made
     await end_all(made, users)
@@ -161,6 +148,21 @@ async def test_a_page_left_open_is_no_use_and_keep_it_is(page: Page, strict: Fau
     await expect(told).to_be_visible(timeout=150_000)
     assert sum("/api/kernels?" in url and "no_track_activity=1" in url for url in asked) >= 2
     await shoot(page, "usage-unused")
+    # The home page says it, too.
+    home = await page.context.new_page()
+    await home.goto(f"{strict.url}/hub/home")
+    await expect(
+        home.get_by_text("Nobody uses this session, and it computes nothing. If that does not change, it ends at")
+    ).to_be_visible()
+    await expect(home.get_by_role("button", name="Keep it")).to_be_visible()
+    assert await barriers(home) == []
+    await shoot(home, "usage-unused-home")
+    await home.emulate_media(color_scheme="dark")
+    await home.set_viewport_size({"width": 360, "height": 800})
+    await home.reload()
+    assert await home.evaluate("document.documentElement.scrollWidth") <= 360
+    await shoot(home, "usage-unused-home-narrow-dark")
+    await home.close()
     before = (await strict.state(name))["job"]["unused_since"]
     await page.get_by_role("button", name="Keep it").click()
 

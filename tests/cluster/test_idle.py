@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from demo.commands import open_umask
-
-from ..faults import FaultHub, prologue
+from ..faults import FaultHub, with_smi
 from ..hubs import execute, until
 from ..people import Person
 from .test_sessions import press
@@ -32,15 +30,9 @@ while :; do echo "GPU-1, 0, 15000, 15360, 30.5"; sleep 1; done
 @pytest.fixture
 async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub that ends what nobody has used for a minute, with and without a GPU."""
-    directory = cluster.state / "fault-hub"
     limits = {"gpu": f"0:{LIMIT}", "cpu": f"0:{LIMIT}", "warn": f"0:{WARN}"}
-    site = {**prologue(cluster, f'export PATH="{directory}/smi:$PATH"'), "idle": limits}
     # A sample in five seconds: a fraction of one would take an answer of the server's for work.
-    made = FaultHub(cluster, directory, site, usage_interval=20)
-    with open_umask():
-        (directory / "smi").mkdir()
-        (directory / "smi" / "nvidia-smi").write_text(SMI)
-        (directory / "smi" / "nvidia-smi").chmod(0o755)
+    made = with_smi(cluster, SMI, {"idle": limits}, usage_interval=20)
     await made.start()
     for name in cluster.users:
         await made.call("POST", f"/hub/api/users/{name}")

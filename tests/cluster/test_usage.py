@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from demo.commands import open_umask
-
-from ..faults import FaultHub, prologue
+from ..faults import FaultHub, with_smi
 from ..hubs import until
 from ..people import Person
 from .test_slurm_away import end_all
@@ -42,13 +40,7 @@ while :; do echo "GPU-1, 6, 1400, 15360, 30.5"; sleep 1; done
 @pytest.fixture
 async def own(cluster: Any, users: list[str]) -> AsyncIterator[FaultHub]:
     """A hub whose jobs say every two seconds what they use, and find a stand-in for nvidia-smi."""
-    directory = cluster.state / "fault-hub"
-    path = prologue(cluster, f'export PATH="{directory}/smi:$PATH"')
-    made = FaultHub(cluster, directory, path, usage_interval=2)
-    with open_umask():
-        (directory / "smi").mkdir()
-        (directory / "smi" / "nvidia-smi").write_text(SMI)
-        (directory / "smi" / "nvidia-smi").chmod(0o755)
+    made = with_smi(cluster, SMI, usage_interval=2)
     await made.start()
     for name in cluster.users:
         await made.call("POST", f"/hub/api/users/{name}")

@@ -508,7 +508,7 @@ def test_what_is_shown_is_shown_at_each_sample_whatever_comes_of_it(eventually: 
 
     def show(record: dict[str, Any]) -> None:
         shown.append(record)
-        raise OSError("no room")
+        raise OSError("No space left on device")
 
     made = Sampler(lambda record: None, 0.4, Source(), show=show)
     made.start()
@@ -743,6 +743,7 @@ def test_its_curves_are_shares_of_what_the_session_had(snowy: Site) -> None:
     [
         (12.34, None, "Energy of the GPU alone: 12 Wh."),
         (0.42, 40, "Energy of the GPU alone: 0.4 Wh, 0.02 g of CO\N{SUBSCRIPT TWO}."),
+        (0.1, 40, "Energy of the GPU alone: 0.1 Wh, less than 0.01 g of CO\N{SUBSCRIPT TWO}."),
         (2500, 400, "Energy of the GPU alone: 2.5 kWh, 1 kg of CO\N{SUBSCRIPT TWO}."),
         (12.34, 0, "Energy of the GPU alone: 12 Wh, 0 g of CO\N{SUBSCRIPT TWO}."),
         (None, 40, ""),
