@@ -7,7 +7,7 @@
     snowyspawner-helper own KIND PATH   say whether a container or an environment of one's own can be used: a word of
                                         choice/own.py's, and on a second line what goes with it
 
-It takes job numbers, keys and names of projects. Paths are in the table below, which `snowyspawner helper SITE` fills
+It takes job numbers, keys and names of projects. Paths are in the table below, which `snowyspawner helper` fills
 in and which is good for that Site as it was then; one's own software alone is named by its path, below the places that
 the table has for it. It runs as the person (sudo -u, setpriv), and so reads nothing that the person could not read, and
 starts nothing but the person's own container, as the person. Standard library only, Python 3.6 or newer; nothing

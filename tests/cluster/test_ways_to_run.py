@@ -132,7 +132,7 @@ def service(cluster: Any, python: Path, site_file: Path) -> Iterator[str]:
         text = text.replace("/usr/local/libexec/snowyspawner-helper\n", f"{HELPER}\n")
         # Two files may not define the same alias, and another run may have one.
         text = text.replace("SNOWYSPAWNER", SERVICE.upper())
-        argv = [str(python.with_name("snowyspawner")), "helper", str(site_file)]
+        argv = [str(python.with_name("snowyspawner")), "helper", "--site", str(site_file)]
         printed = subprocess.run(argv, check=True, capture_output=True, cwd="/").stdout
         HELPER.parent.mkdir(exist_ok=True)
         HELPER.write_bytes(printed)
