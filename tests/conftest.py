@@ -151,6 +151,7 @@ async def hub(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     directory: Path = cluster.state / "test-hub"
     shutil.rmtree(directory, ignore_errors=True)  # of a run whose cluster was kept
     hub = Hub(cluster, directory)
+    hub.covered = True
     await hub.start()
     yield hub
     await hub.stop()

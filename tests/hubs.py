@@ -57,7 +57,8 @@ class Hub:
         self.process: subprocess.Popen[bytes] | preloaded.Process | None = None
         self.session: aiohttp.ClientSession | None = None
         self.url = ""
-        self.measured = False  # what is measured is a hub as people have it, not one under coverage
+        self.measured = False  # what is measured is a hub as people have it, not forked from one that is loaded
+        self.covered = False  # under coverage a hub takes half as much again
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -74,9 +75,7 @@ class Hub:
 
     def environment(self) -> dict[str, str]:
         """What the hub inherits."""
-        ours = {
-            name: value for name, value in os.environ.items() if not (self.measured and name.startswith("COVERAGE_"))
-        }
+        ours = {name: value for name, value in os.environ.items() if self.covered or not name.startswith("COVERAGE_")}
         return {
             **ours,
             **self.cluster.env,

@@ -61,6 +61,10 @@ def kill(job_id: str, word: bytes, how: signal.Signals = signal.SIGKILL) -> None
             os.kill(pid, how)
 
 
+# How long the page moves, in milliseconds; 0 if it does not.
+MOVES_UNTIL = "Math.max(0, ...document.getAnimations().map(each => each.effect.getComputedTiming().endTime))"
+
+
 async def pictures(page: Page, name: str) -> None:
     """Look for barriers, light and dark, and keep pictures of both, no higher than what is on the page."""
     size = page.viewport_size or {"width": 0, "height": 0}
@@ -205,6 +209,8 @@ async def test_every_reason_to_wait_has_its_sentence(
                 await sign_in(page, hub, person, "/hub/home")
             await page.goto(f"{hub.url}/hub/spawn-pending/{person}/{server}".rstrip("/"))
             await expect(page.locator("#snowy-why")).to_have_text(said.sentence)
+            # A page that waits for hours does not move for hours.
+            assert await page.evaluate(MOVES_UNTIL) <= 10_000
             await expect(page.locator("#snowy-advice")).to_have_text(said.advice)
             support = page.get_by_role("link", name=cluster.site.support)
             await expect(support).to_have_count(int("support" in said.advice))
