@@ -38,6 +38,8 @@ BROWSER: Mapping[str, str] = {
     "git": "git",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
+# For the test that installs the hub on a machine beside this one.
+SYSTEMD: Mapping[str, str] = {"systemd": "/lib/systemd/systemd"}
 # For the test that reads the dashboard's figures.
 PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 # For the tests that put a hub's clock ahead.

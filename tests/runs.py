@@ -21,6 +21,8 @@ from demo.commands import run
 from demo.daemons import Daemons, stop
 from demo.directories import CACHE, default_state, discard, own_directory
 
+from . import machine
+
 #: Kinds of accounts: the clusters' people, a demo beside them, a hub's service account, another Site's people, the
 #: lesson's students.
 KINDS = ("snt", "sng", "sns", "snw", "snc")
@@ -104,6 +106,7 @@ def _clean() -> list[str]:
             except DemoError as error:  # of another version, perhaps: its daemons are known all the same
                 stop(Daemons(state).marked())
                 undone.append(f"{state} removed: {error}")
+            machine.forget(state)
             discard(state)
     starts = tuple(_names(kind) for kind in KINDS)
     left = [account for account in pwd.getpwall() if account.pw_name.startswith(starts)]

@@ -22,7 +22,7 @@ def build(where: Path) -> Path:
     # A copy: building leaves directories behind.
     for name in ("snowyspawner", "share"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "jupyterhub_config.py"):
         shutil.copy(ROOT / name, source)
     # setuptools is one of the tests' own packages: pip need not download it into an environment for the build alone.
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(where), str(source))
