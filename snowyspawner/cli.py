@@ -137,7 +137,7 @@ def _site(args: argparse.Namespace) -> tuple[str, site.Site]:
     if not args.config:
         name = args.site or _DEFAULT
         return name, site.load(name)
-    # Only for this: JupyterHub takes a second to import.
+    # Not for all: JupyterHub takes a second to import.
     from .config import ConfigError, site_of
 
     try:

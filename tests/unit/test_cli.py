@@ -259,7 +259,7 @@ def test_every_verb_takes_the_site_in_the_same_way(verb: str, capsys: pytest.Cap
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
     assert caught.value.code == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "--site SITE" in said
     assert "--config FILE" in said
     assert "Exit status: 0 " in said
@@ -276,6 +276,25 @@ def test_examples_are_the_site_s_own(tmp_path: Path, capsys: pytest.CaptureFixtu
             main(["link", *words, "--help"])
         said = " ".join(capsys.readouterr().out.split())
         assert example in said.partition("Example: snowyspawner link ")[2]
+
+
+# -- imports -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_does_not_import_jupyterhub() -> None:
+    """It takes longer than all else."""
+    code = "import sys, snowyspawner.cli; print(sorted({'jupyterhub', 'tornado', 'traitlets'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_package_has_what_it_offers() -> None:
+    import snowyspawner
+
+    for name in snowyspawner.__all__:
+        assert getattr(snowyspawner, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        snowyspawner.nonsense  # noqa: B018
 
 
 # -- for scripts -------------------------------------------------------------------------------------------------------
