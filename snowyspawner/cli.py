@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, site
+from .admin import site_file
 from .choice import course, request, several, summary
 from .session import as_person, script
 from .site.fields import FIELDS
@@ -106,6 +107,16 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     helper.set_defaults(run=_helper)
+    init = commands.add_parser(
+        "init",
+        help="write a site file from what Slurm says",
+        description="Write a site file from what sinfo, scontrol and sacctmgr say of a cluster. What they do not know "
+        f"is marked by lines that begin with {site_file.DECIDE}",
+        epilog=_EXIT_STATUS,
+    )
+    init.set_defaults(run=_init)
+    init.add_argument("--cluster", default="", metavar="NAME", help="the cluster, for -M (default: the local one)")
+    init.add_argument("-o", "--output", metavar="FILE", help="write to this file, which must not exist yet")
     link = commands.add_parser(
         "link",
         parents=[common],
@@ -204,6 +215,20 @@ def _script(args: argparse.Namespace) -> str:
 
 def _helper(args: argparse.Namespace) -> str:
     return as_person.helper_text(_site(args)[1])
+
+
+def _init(args: argparse.Namespace) -> str:
+    text, failures = site_file.draft(args.cluster)
+    for line in failures:
+        print(line, file=sys.stderr)
+    if not args.output:
+        return text
+    try:
+        with open(args.output, "x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise site.SiteError(f"{args.output}: cannot be written: {error.strerror}") from None
+    return f"{args.output}: written; {text.count(site_file.DECIDE)} lines are marked {site_file.DECIDE}\n"
 
 
 def _link(args: argparse.Namespace) -> str:

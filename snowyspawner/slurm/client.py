@@ -28,7 +28,20 @@ from .accounting import (
     parse_sacct,
     parse_use,
 )
-from .nodes import SINFO_FORMAT, PartitionFacts, parse_nodes, summarize
+from .configuration import (
+    NODES,
+    PARTITIONS,
+    QOS_FORMAT,
+    ClusterConfig,
+    NodeConfig,
+    PartitionConfig,
+    QosLimits,
+    parse_config,
+    parse_node_configs,
+    parse_partitions,
+    parse_qos,
+)
+from .nodes import SINFO_FORMAT, NodeRow, PartitionFacts, parse_nodes, summarize
 from .processes import starting
 from .reservations import RESERVATIONS, Reservation, parse_reservations
 from .sbatch import IN_DOUBT, parse_job_id, parse_would_start
@@ -275,7 +288,11 @@ class SlurmClient:
 
     async def partitions(self) -> dict[str, PartitionFacts]:
         """Return what is free in each partition, by Slurm's names."""
-        return summarize(parse_nodes(await self._run("look", "sinfo", *self._cluster(), *SINFO_FORMAT)))
+        return summarize(await self.node_rows())
+
+    async def node_rows(self) -> list[NodeRow]:
+        """Return each node in each of its partitions."""
+        return parse_nodes(await self._run("look", "sinfo", *self._cluster(), *SINFO_FORMAT))
 
     async def nodes(self) -> list[str]:
         """Return the names of the cluster's nodes."""
@@ -289,6 +306,27 @@ class SlurmClient:
     async def reservations(self) -> list[Reservation]:
         """Return all reservations, also those that are not active."""
         return parse_reservations(await self._run("look", "scontrol", *self._cluster(), *RESERVATIONS))
+
+    async def config(self) -> ClusterConfig:
+        """Return how the cluster is set up."""
+        return parse_config(await self._run("look", "scontrol", *self._cluster(), "show", "config"))
+
+    async def partition_configs(self) -> dict[str, PartitionConfig]:
+        """Return how each partition is set up, by Slurm's names."""
+        return parse_partitions(await self._run("look", "scontrol", *self._cluster(), *PARTITIONS))
+
+    async def node_configs(self) -> list[NodeConfig]:
+        """Return how each node is set up."""
+        return parse_node_configs(await self._run("look", "scontrol", *self._cluster(), *NODES))
+
+    async def qos_limits(self) -> dict[str, QosLimits]:
+        """Ask accounting for the limits of each QOS, by name."""
+        words = ("-n", "-P", "show", "qos", f"format={QOS_FORMAT}")
+        return parse_qos(await self._run("accounts", "sacctmgr", *words))
+
+    async def clusters(self) -> list[str]:
+        """Ask accounting for the clusters that share its database."""
+        return (await self._run("accounts", "sacctmgr", "-n", "-P", "show", "cluster", "format=cluster")).split()
 
     def _cluster(self) -> list[str]:
         return ["-M", self.cluster] if self.cluster and not self.slurm_conf else []

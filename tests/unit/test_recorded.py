@@ -22,6 +22,7 @@ from snowyspawner.site import Site, load
 from snowyspawner.slurm import client as client_module
 from snowyspawner.slurm.accounting import JobEnd, parse_accounts, parse_sacct
 from snowyspawner.slurm.client import ASK, KILL, SlurmClient, SlurmError
+from snowyspawner.slurm.configuration import QosLimits, parse_config, parse_node_configs, parse_partitions, parse_qos
 from snowyspawner.slurm.nodes import SINFO_FORMAT, parse_gres, parse_nodes, parse_time_limit
 from snowyspawner.slurm.sbatch import parse_job_id
 from snowyspawner.slurm.squeue import JobRow, parse_pending, parse_squeue
@@ -361,6 +362,86 @@ def test_the_waiting_jobs_of_squeue() -> None:
     assert parse_pending(output) == {"core": 3, "node": 1, "veryfat": 1}
 
 
+# -- how a cluster is set up ---------------------------------------------------------------------------------------
+
+# The miniatures' own are in tests/unit/clusters.
+PARTITION_FORMAT = "source: src/api/partition_info.c, slurm_sprint_partition_info"
+PARTITIONS = [
+    (
+        "PartitionName=gpu AllowGroups=ALL AllowAccounts=ai AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A "
+        "DefaultTime=NONE DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO MaxNodes=UNLIMITED "
+        "MaxTime=2-00:00:00 MinNodes=0 LLN=NO MaxCPUsPerNode=24 Nodes=g[1-2] PriorityJobFactor=1 PriorityTier=1 "
+        "RootOnly=NO ReqResv=NO OverSubscribe=NO OverTimeLimit=NONE PreemptMode=OFF State=UP TotalCPUs=64 "
+        "TotalNodes=2 SelectTypeParameters=NONE JobDefaults=(null) DefMemPerCPU=4000 MaxMemPerNode=UNLIMITED",
+        *("20.02, 22.05", PARTITION_FORMAT),
+    ),
+    (
+        "PartitionName=gpu AllowGroups=ALL AllowAccounts=ai AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A "
+        "DefaultTime=NONE DisableRootJobs=NO ExclusiveUser=NO ExclusiveTopo=NO GraceTime=0 Hidden=NO "
+        "MaxNodes=UNLIMITED MaxTime=2-00:00:00 MinNodes=0 LLN=NO MaxCPUsPerNode=24 MaxCPUsPerSocket=UNLIMITED "
+        "NodeSets=gpus Nodes=g[1-2] PriorityJobFactor=1 PriorityTier=1 RootOnly=NO ReqResv=NO OverSubscribe=NO "
+        "OverTimeLimit=NONE PreemptMode=OFF State=UP TotalCPUs=64 TotalNodes=2 SelectTypeParameters=NONE "
+        "JobDefaults=(null) DefMemPerCPU=4000 MaxMemPerNode=UNLIMITED TRES=cpu=64,mem=512000M,node=2,billing=64",
+        *("23.11 (without ExclusiveTopo), 25.05", PARTITION_FORMAT),
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "version", "source"), PARTITIONS)
+def test_the_partitions_of_scontrol(line: str, version: str, source: str) -> None:
+    [found] = parse_partitions(line).values()
+    assert (found.name, found.default, found.qos, found.accounts, found.state) == ("gpu", True, "", "ai", "UP")
+    assert (found.max_cores, found.max_time, found.memory_per_core, found.max_memory) == (24, 172800, 4000, None)
+
+
+NODE_FORMAT = "source: src/api/node_info.c, slurm_sprint_node_table"
+NODE_CONFIGS = [
+    (
+        "NodeName=g1 Arch=x86_64 CoresPerSocket=16  CPUAlloc=0 CPUTot=64 CPULoad=0.01 AvailableFeatures=hbm80g,ib "
+        "ActiveFeatures=ib Gres=gpu:a100:4(S:0-1) NodeAddr=g1-ib NodeHostName=g1 Version=20.02.7 OS=Linux "
+        "3.10.0-1160.el7.x86_64 #1 SMP Mon Oct 19 16:18:59 UTC 2020  RealMemory=512000 AllocMem=0 FreeMem=500000 "
+        "Sockets=2 Boards=1 State=IDLE ThreadsPerCore=2 TmpDisk=0 Weight=1 Owner=N/A MCS_label=N/A "
+        "Partitions=gpu,all  BootTime=2021-01-01T00:00:00 SlurmdStartTime=2021-01-01T00:00:00",
+        *("20.02", NODE_FORMAT),
+    ),
+    (
+        "NodeName=g1 Arch=x86_64 CoresPerSocket=16  CPUAlloc=0 CPUEfctv=64 CPUTot=64 CPULoad=0.01 "
+        "AvailableFeatures=hbm80g,ib ActiveFeatures=ib Gres=gpu:a100:4(S:0-1) NodeAddr=g1-ib NodeHostName=g1 "
+        "Version=25.05.1 OS=Linux 5.14.0-503.el9.x86_64 #1 SMP PREEMPT_DYNAMIC Thu Jan 1  RealMemory=512000 AllocMem=0 "
+        "FreeMem=500000 Sockets=2 Boards=1 State=IDLE+DYNAMIC_NORM ThreadsPerCore=2 TmpDisk=0 Weight=1 Owner=N/A "
+        "MCS_label=N/A Partitions=gpu,all  BootTime=2026-01-01T00:00:00 SlurmdStartTime=2026-01-01T00:00:00 "
+        "LastBusyTime=2026-01-01T00:00:00 ResumeAfterTime=None Topology=default:s1 Comment=Partitions=none",
+        *("22.05, 23.11 (without Topology), 25.05", NODE_FORMAT),
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "version", "source"), NODE_CONFIGS)
+def test_the_nodes_of_scontrol(line: str, version: str, source: str) -> None:
+    [found] = parse_node_configs(line)
+    assert found == ("g1", "g1-ib", ("gpu", "all"), ("hbm80g", "ib"), 2)
+
+
+CONFIGS = [
+    ("AccountingStorageType   = accounting_storage/slurmdbd", True, ALL, "source: src/api/config_info.c"),
+    ("AccountingStorageType   = accounting_storage/none", False, "20.02, 22.05", "source: slurm.conf(5)"),
+    ("AccountingStorageType   = (null)", False, "23.11, 25.05", "source: src/common/log.h, a string that is not set"),
+]
+
+
+@pytest.mark.parametrize(("line", "accounting", "version", "source"), CONFIGS)
+def test_the_configuration_of_scontrol(line: str, accounting: bool, version: str, source: str) -> None:
+    assert parse_config(line).accounting is accounting
+
+
+QOS = [("devcore|1||\n", {"devcore": QosLimits(1)}, "22.05", "recorded: miniature Snowy")]
+
+
+@pytest.mark.parametrize(("output", "expected", "version", "source"), QOS)
+def test_the_limits_of_sacctmgr(output: str, expected: dict[str, QosLimits], version: str, source: str) -> None:
+    assert parse_qos(output) == expected
+
+
 # -- what sbatch says when it refuses ------------------------------------------------------------------------------
 
 FAILED = "sbatch: error: Batch job submission failed: "
@@ -492,7 +573,7 @@ OPTIONS = {
     "scancel": {"-M", "--signal", "--batch", "--full"},
     "squeue": {"-M", "-h", "--states", "-j", "-o", "--name", "-u", "-p", "-a"},
     "sinfo": {"-M", "-h", "-a", "-N", "-O"},
-    "scontrol": {"-M", "-o"},
+    "scontrol": {"-M", "-a", "-o"},
     "sacct": {"-M", "-X", "-n", "-P", "-j", "-o"},
     "sacctmgr": {"-n", "-P"},
 }
@@ -533,6 +614,11 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.nodes()
     await client.waiting()
     await client.reservations()
+    await client.config()
+    await client.partition_configs()
+    await client.node_configs()
+    await client.qos_limits()
+    await client.clusters()
     client.cluster = ""
     assert await client.cluster_name() == "snowy"
     await client.hides_jobs()
@@ -540,7 +626,8 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
-        *("use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
+        *("use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs", "node_rows"),
+        *("config", "partition_configs", "node_configs", "qos_limits", "clusters"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
@@ -591,6 +678,9 @@ def test_values_have_the_form_that_every_version_reads(value: str, source: str, 
 
 def test_the_sources_are_named() -> None:
     # A sample whose origin nobody can look up is an invention.
-    for table in (JOB_IDS, QUEUES, ENDS, ACCOUNTS, GRES, NODES, TIMES, REFUSALS, GONE):
+    for table in (
+        *(JOB_IDS, QUEUES, ENDS, ACCOUNTS, GRES, NODES, TIMES, REFUSALS, GONE),
+        *(PARTITIONS, NODE_CONFIGS, CONFIGS, QOS),
+    ):
         for sample in table:
             assert re.match(r"recorded|source: |src/", str(sample[-1])), sample

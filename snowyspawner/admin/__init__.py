@@ -1,0 +1,1 @@
+"""What the administrator's command does without a hub."""
