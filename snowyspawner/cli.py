@@ -107,6 +107,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     helper.set_defaults(run=_helper)
+    form = commands.add_parser(
+        "form",
+        parents=[common],
+        help="print the spawn form as a page that needs no hub",
+        description="Print the spawn form as one HTML file, to be opened in a browser without a hub. The site's rules "
+        "work in it; what needs a hub or Slurm is disabled.",
+        epilog=f"Example: snowyspawner form --site ./site.yaml > form.html. {_EXIT_STATUS}",
+    )
+    form.set_defaults(run=_form)
     init = commands.add_parser(
         "init",
         help="write a site file from what Slurm says",
@@ -215,6 +224,13 @@ def _script(args: argparse.Namespace) -> str:
 
 def _helper(args: argparse.Namespace) -> str:
     return as_person.helper_text(_site(args)[1])
+
+
+def _form(args: argparse.Namespace) -> str:
+    # Not for all, as above.
+    from .admin import form_file
+
+    return form_file.page(_site(args)[1])
 
 
 def _init(args: argparse.Namespace) -> str:

@@ -492,7 +492,10 @@
   let choices = 0; // so many times something was changed: an answer about an earlier choice is none about this one
 
   async function check(values) {
-    if (!urls.check) return;
+    if (!urls.check) {
+      form.dataset.state = "alone"; // a form in a file, without a hub
+      return;
+    }
     under_way?.abort();
     const mine = (under_way = new AbortController());
     try {

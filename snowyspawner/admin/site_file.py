@@ -167,7 +167,7 @@ class _Draft:
                 "`snowyspawner init`.",
                 "What the keys mean, and which others there are: docs/reference/site.md. Write times in quotes.",
                 f"What Slurm does not know is marked `{DECIDE}`: see to it, and remove the mark.",
-                "Then: snowyspawner check --site FILE",
+                "Then: snowyspawner check --site FILE; and snowyspawner form --site FILE > form.html, to look at it.",
                 *(f"Not in here: partition {name}, which {why}." for name, why in self.left_out.items()),
                 *([f"Other clusters (snowyspawner init --cluster NAME): {', '.join(others)}"] if others else []),
                 *(

@@ -72,7 +72,9 @@ def render(
     *values* is what each field shows, whatever it is; *errors* has a sentence per field, and may name fields
     that do not exist.
     """
-    return _template().render(**variables(site, values, errors, known or Known(accounts=accounts)))
+    return template("snowy_options_form.html").render(
+        **variables(site, values, errors, known or Known(accounts=accounts))
+    )
 
 
 def variables(site: Site, values: Mapping[str, str], errors: Mapping[str, str], known: Known) -> dict[str, Any]:
@@ -349,11 +351,12 @@ def _content_hash(name: str) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Return a template that needs nothing of JupyterHub's."""
     loader = FileSystemLoader(share_dir() / "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Jinja would sort the keys, and the page say "choose node or core" where the hub says "core or node".
     environment.policies["json.dumps_kwargs"] = {}
-    return environment.get_template("snowy_options_form.html")
+    return environment.get_template(name)

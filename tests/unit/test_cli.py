@@ -249,7 +249,7 @@ def test_a_configuration_is_run_only_when_it_is_named(
     assert capsys.readouterr().out.startswith("snowy: Snowy: fine; ")
 
 
-@pytest.mark.parametrize("verb", ["check", "script", "helper", "link"])
+@pytest.mark.parametrize("verb", ["check", "script", "helper", "link", "form"])
 def test_every_verb_takes_the_site_in_the_same_way(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--site", "pelle"], ["--site=pelle"]):
         assert main([verb, *words]) == 0
