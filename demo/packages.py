@@ -44,6 +44,8 @@ SYSTEMD: Mapping[str, str] = {"systemd": "/lib/systemd/systemd"}
 PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 # For the tests that put a hub's clock ahead.
 CLOCK: Mapping[str, str] = {"libfaketime": "lib:faketime/libfaketime.so.1"}
+# For the test of the command's completion.
+ZSH: Mapping[str, str] = {"zsh": "zsh"}
 # Services that these packages would start, now or at the next boot. None of them is the demo's.
 UNITS = {
     "slurmctld": "slurmctld.service",

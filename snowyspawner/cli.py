@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, site
-from .admin import site_file
+from .admin import completion, site_file
 from .choice import course, request, several, summary
 from .session import as_person, script
 from .site.fields import FIELDS
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # argparse would take a -- away, and what follows it for its own.
     at = words.index("--") if words[:1] == ["link"] and "--" in words else len(words)
     parser = _parser(words[:at])
+    completion.complete(parser, _DEFAULT)
     args, line = parser.parse_known_args(words[:at])
     if line and args.run is not _link:
         parser.error(f"unrecognized arguments: {' '.join(line)}")
@@ -94,10 +95,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     show.set_defaults(run=_script)
+    of_help = _of_help(words, common)
     for field in FIELDS:
-        show.add_argument(
-            f"--{field.replace('_', '-')}", dest=field, metavar="VALUE", help=FIELDS[field].help.replace("%", "%%")
-        )
+        show.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="VALUE", help=_help(field, of_help))
     helper = commands.add_parser(
         "helper",
         parents=[common],
@@ -131,7 +131,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         parents=[common],
         help="print a link that opens the form filled in",
         description="Print a link that opens the form filled in. The flags are those of notebook.py, that is sbatch's.",
-        epilog=f"Example: snowyspawner link {_example(words, common)}. {_EXIT_STATUS}",
+        epilog=f"Example: snowyspawner link {_example(of_help)}. {_EXIT_STATUS}",
         # -h and -- are the line's own business; what is not known here belongs to it.
         allow_abbrev=False,
     )
@@ -141,15 +141,26 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _example(words: Sequence[str], common: argparse.ArgumentParser) -> str:
-    """Return the line of a site's defaults: of the site that *words* name, if they name one that can be read."""
+def _of_help(words: Sequence[str], common: argparse.ArgumentParser) -> site.Site | None:
+    """Return the site that a help text is about: the one that *words* name, if it can be read; None: none is asked."""
     if not {"-h", "--help"}.intersection(words):
-        return ""
-    the_site = site.load(_DEFAULT)
+        return None
     with contextlib.suppress(site.SiteError):
-        the_site = site.load(common.parse_known_args(words)[0].site or _DEFAULT)
+        return site.load(common.parse_known_args(words)[0].site or _DEFAULT)
+    return site.load(_DEFAULT)
+
+
+def _help(field: str, the_site: site.Site | None) -> str:
+    """Return what is said of an option for a field, with the values that the site has for it."""
+    values = completion.values_of(field, the_site) if the_site else []
+    said = [FIELDS[field].help or f"{FIELDS[field].label}.", f"One of {', '.join(values)}." if values else ""]
     # A % in a help text is argparse's.
-    return summary.line(request.form_values(the_site), the_site).replace("%", "%%")
+    return " ".join(filter(None, said)).replace("%", "%%")
+
+
+def _example(the_site: site.Site | None) -> str:
+    """Return the line of a site's defaults."""
+    return summary.line(request.form_values(the_site), the_site).replace("%", "%%") if the_site else ""
 
 
 def _site(args: argparse.Namespace) -> tuple[str, site.Site]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from snowyspawner.admin import completion
 from snowyspawner.choice.request import from_options
 from snowyspawner.cli import main
 from snowyspawner.session import script
@@ -278,11 +281,46 @@ def test_examples_are_the_site_s_own(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert example in said.partition("Example: snowyspawner link ")[2]
 
 
-# -- imports -----------------------------------------------------------------------------------------------------------
+def test_help_says_what_the_site_allows(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["script", "--site", "pelle", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--partition VALUE Partition. One of haswell, pelle, gpu, fat-2TB, fat-3TB. --cores" in said
+    assert "One of none, t4:1, l40s:1," in said
+    assert "--email-on-start VALUE Mail. One of 0, 1." in said
+
+
+# -- completion: tests/cluster/test_completion.py has it in real shells -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "line", "values"),
+    [
+        ("partition", {}, ["core", "node", "devcore", "devel"]),
+        ("partition", {"site": "pelle", "config": ""}, ["haswell", "pelle", "gpu", "fat-2TB", "fat-3TB"]),
+        ("gpu", {"site": "snowy"}, ["none", "t4:1"]),
+        ("environment", {"site": None}, ["tf-gpu", "tf-mkl", "tf-pip"]),
+        ("image", {}, ["container.sif"]),
+        ("email_on_start", {}, ["0", "1"]),
+        ("cores", {}, []),
+        ("site", {}, ["pelle", "snowy"]),
+        ("hub", {}, []),
+        ("partition", {"site": "nosuch"}, []),
+        ("partition", {"config": "jupyterhub_config.py"}, []),
+    ],
+)
+def test_values_that_a_shell_can_offer(option: str, line: dict[str, Any], values: list[str]) -> None:
+    assert completion.allowed(option, argparse.Namespace(**line), "snowy") == values
+
+
+def test_without_argcomplete_the_command_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert main(["check"]) == 0
 
 
 def test_the_command_does_not_import_jupyterhub() -> None:
-    """It takes longer than all else."""
+    """It takes longer than all else, at each press of Tab."""
     code = "import sys, snowyspawner.cli; print(sorted({'jupyterhub', 'tornado', 'traitlets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
