@@ -45,6 +45,12 @@ _LONGEST_RECORD = 1 << 20
 
 ACCOUNTS_FORMAT = "account,defaultaccount"
 
+#: What people who help are shown of a job and its steps. The job's name is the last, as it may hold anything.
+RECORD_FORMAT = (
+    "JobID,State,ExitCode,DerivedExitCode,Partition,Account,NodeList,AllocTRES,Timelimit,Elapsed,TotalCPU,MaxRSS,"
+    "Submit,Start,End,JobName"
+)
+
 
 def parse_sacct(output: str) -> dict[str, JobEnd]:
     """Read the rows of `SACCT_FORMAT` (``-n -P -X``): the jobs that are over; others are left out."""
@@ -62,6 +68,13 @@ def parse_sacct(output: str) -> dict[str, JobEnd]:
             state, int(code) if code.isdigit() else 0, int(signal) if signal.isdigit() else 0, by.strip()
         )
     return ends
+
+
+def parse_record(output: str) -> list[dict[str, str]]:
+    """Read the rows of `RECORD_FORMAT` (``-n -P``) of one job and its steps; values as sacct has them."""
+    columns = RECORD_FORMAT.split(",")
+    rows = (line.split("|", len(columns) - 1) for line in output.splitlines())
+    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
 
 
 def parse_use(output: str) -> JobUse | None:

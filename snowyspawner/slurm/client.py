@@ -20,11 +20,13 @@ from typing import Any, Literal, TypeVar
 
 from .accounting import (
     ACCOUNTS_FORMAT,
+    RECORD_FORMAT,
     SACCT_FORMAT,
     USE_FORMAT,
     JobEnd,
     JobUse,
     parse_accounts,
+    parse_record,
     parse_sacct,
     parse_use,
 )
@@ -88,6 +90,12 @@ def parse_hides_jobs(output: str) -> bool:
     """Read from ``scontrol show config`` whether people are shown no jobs but their own: slurm.conf(5), PrivateData."""
     match = re.search(r"^PrivateData\s*= *(\S+)", output, re.MULTILINE)
     return match is not None and not {"jobs", "all"}.isdisjoint(match[1].lower().split(","))
+
+
+def parse_version(output: str) -> str:
+    """Read ``sacct -V`` (``slurm 22.05.8``); empty when it says something else."""
+    match = re.match(r"slurm\S*\s+([0-9][0-9A-Za-z.-]{0,30})\s*$", output)
+    return match[1] if match else ""
 
 
 def parse_cluster_name(output: str) -> str:
@@ -259,6 +267,18 @@ class SlurmClient:
         """Ask accounting what a job that is over has used; None: it does not know the job. *prefix* as in `queue`."""
         args = [*self._cluster(), "-n", "-P", "-j", job_id, "-o", USE_FORMAT]
         return parse_use(await self._run("ends", "sacct", *args, prefix=prefix))
+
+    async def record(self, job_id: str, prefix: Sequence[str] = ()) -> list[dict[str, str]]:
+        """Return what accounting has of a job and its steps, by sacct's names; times are epoch seconds.
+
+        *prefix* as in `queue`.
+        """
+        args = [*self._cluster(), "-n", "-P", "-j", job_id, "-o", RECORD_FORMAT]
+        return parse_record(await self._run("look", "sacct", *args, prefix=prefix))
+
+    async def version(self) -> str:
+        """Return what Slurm's commands say of their version (``22.05.8``); they ask nobody for it."""
+        return parse_version(await self._run("look", "sacct", "-V"))
 
     async def jobs_in(self, partition: str, user: str, prefix: Sequence[str] = ()) -> list[str]:
         """Return the ids of *user*'s jobs in *partition* that are not over. *prefix* as in `queue`."""

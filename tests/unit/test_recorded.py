@@ -20,8 +20,8 @@ from snowyspawner.session import messages
 from snowyspawner.session.script import Target, sbatch_options
 from snowyspawner.site import Site, load
 from snowyspawner.slurm import client as client_module
-from snowyspawner.slurm.accounting import JobEnd, parse_accounts, parse_sacct
-from snowyspawner.slurm.client import ASK, KILL, SlurmClient, SlurmError
+from snowyspawner.slurm.accounting import JobEnd, parse_accounts, parse_record, parse_sacct
+from snowyspawner.slurm.client import ASK, KILL, SlurmClient, SlurmError, parse_version
 from snowyspawner.slurm.configuration import QosLimits, parse_config, parse_node_configs, parse_partitions, parse_qos
 from snowyspawner.slurm.nodes import SINFO_FORMAT, parse_gres, parse_nodes, parse_time_limit
 from snowyspawner.slurm.sbatch import parse_job_id
@@ -196,6 +196,46 @@ ENDS = [
 @pytest.mark.parametrize(("output", "ends", "version", "source"), ENDS)
 def test_the_ends_of_sacct(output: str, ends: dict[str, JobEnd], version: str, source: str) -> None:
     assert parse_sacct(output) == ends
+
+
+RECORDS = [
+    (
+        "2320002|FAILED|3:0|0:0|core|g2021027|s1|billing=1,cpu=1,mem=8000M,node=1|00:30:00|00:00:00|00:00.006||"
+        "1795860453|1795860453|1795860453|jupyter-fails-b8db79c5\n"
+        "2320002.batch|FAILED|3:0|||g2021027|s1|cpu=1,mem=8000M,node=1||00:00:00|00:00.006||1795860453|1795860453|"
+        "1795860453|batch\n",
+        [("2320002", "3:0", "core", "jupyter-fails-b8db79c5"), ("2320002.batch", "3:0", "", "batch")],
+        "22.05",
+        "recorded: miniature Snowy",
+    ),
+    (
+        "7|RUNNING|0:0|0:0|core|g2021027|s1|cpu=1|00:30:00|00:00:39|00:00:00||1795860448|1795860448|Unknown|a|b\n",
+        [("7", "0:0", "core", "a|b")],
+        ALL,
+        "source: src/sacct/print.c, a job's name may have the separator in it",
+    ),
+    ("sacct: error: no\n", [], ALL, "source: what is no row is none"),
+]
+
+
+@pytest.mark.parametrize(("output", "expected", "version", "source"), RECORDS)
+def test_the_record_of_sacct(output: str, expected: list[tuple[str, ...]], version: str, source: str) -> None:
+    rows = parse_record(output)
+    assert [(row["JobID"], row["ExitCode"], row["Partition"], row["JobName"]) for row in rows] == expected
+    assert all(row["Submit"].isdecimal() for row in rows)
+
+
+VERSIONS = [
+    ("slurm-wlm 22.05.8\n", "22.05.8", "22.05", "recorded: Debian 12"),
+    ("slurm 20.02.7\n", "20.02.7", "20.02", "source: src/common/proc_args.c, print_slurm_version"),
+    ("slurm 25.05.0-0rc1\n", "25.05.0-0rc1", "25.05", "source: the same"),
+    ("sacct: fatal: no\n", "", ALL, "source: what is no version is none"),
+]
+
+
+@pytest.mark.parametrize(("output", "expected", "version", "source"), VERSIONS)
+def test_the_version_of_a_command(output: str, expected: str, version: str, source: str) -> None:
+    assert parse_version(output) == expected
 
 
 # -- sacctmgr ----------------------------------------------------------------------------------------------------
@@ -574,7 +614,7 @@ OPTIONS = {
     "squeue": {"-M", "-h", "--states", "-j", "-o", "--name", "-u", "-p", "-a"},
     "sinfo": {"-M", "-h", "-a", "-N", "-O"},
     "scontrol": {"-M", "-a", "-o"},
-    "sacct": {"-M", "-X", "-n", "-P", "-j", "-o"},
+    "sacct": {"-M", "-X", "-n", "-P", "-j", "-o", "-V"},
     "sacctmgr": {"-n", "-P"},
 }
 
@@ -607,6 +647,8 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.find("name", "you")
     await client.ends(["17"])
     await client.use("17")
+    await client.record("17")
+    await client.version()
     await client.jobs_in("core", "you")
     await client.accounts("you")
     await client.would_start("x", [], {})
@@ -626,8 +668,8 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     public = {name for name, value in vars(SlurmClient).items() if not name.startswith("_") and callable(value)}
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
-        *("use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs", "node_rows"),
-        *("config", "partition_configs", "node_configs", "qos_limits", "clusters"),
+        *("record", "version", "use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
+        *("node_rows", "config", "partition_configs", "node_configs", "qos_limits", "clusters"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
@@ -679,7 +721,7 @@ def test_values_have_the_form_that_every_version_reads(value: str, source: str, 
 def test_the_sources_are_named() -> None:
     # A sample whose origin nobody can look up is an invention.
     for table in (
-        *(JOB_IDS, QUEUES, ENDS, ACCOUNTS, GRES, NODES, TIMES, REFUSALS, GONE),
+        *(JOB_IDS, QUEUES, ENDS, RECORDS, VERSIONS, ACCOUNTS, GRES, NODES, TIMES, REFUSALS, GONE),
         *(PARTITIONS, NODE_CONFIGS, CONFIGS, QOS),
     ):
         for sample in table:
