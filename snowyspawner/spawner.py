@@ -20,7 +20,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Float, Integer, Unicode, Union, default
 
 from .choice import request, several
-from .session import admission, own_environment, repository, script, status, usage
+from .session import admission, own_environment, repository, script, status, support, usage
 from .session.errors import SessionError
 from .session.lifecycle import Life, same_node
 from .session.messages import Words
@@ -32,6 +32,7 @@ from .web import card, form, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
 from .web import several_pages as several_pages  # and these
+from .web import support_page as support_page  # and these
 from .web.card import Section, sections
 from .web.form_state import FormState, PrefillError, Typed, is_same, joined, mark, submitted, typed
 from .web.turns import in_turn
@@ -430,6 +431,16 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """
         path = url_path_join(self.user.escaped_name, url_escape_path(self.name))
         return card.card_of(self.life, path, ready=self.ready, pending=self.pending, failure=failure)
+
+    def whose(self) -> support.Whose:
+        """Return whose session it is, for a text that goes to others. Reads memory only."""
+        home = self.life.known_account.pw_dir if self.life.known_account else ""
+        return support.Whose(self.user.name, self.display_name or self.name, [self.life.known_slurm_name], home)
+
+    def support_mail(self) -> str:
+        """Return the address of a link that writes to support of how the last session ended; empty if there is none."""
+        last, site = self.life.last, self.life.site
+        return support.mail(last, card.why(last, site), site, self.whose()) if last else ""
 
     def sections(self, names: Iterable[str]) -> list[Section]:
         """Return what the home page shows of this person's servers *names*. Reads memory only."""

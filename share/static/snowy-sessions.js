@@ -43,7 +43,29 @@
     return date.toLocaleString('en-GB', options);
   }
 
+  /* What one shows to people who help, into the clipboard; a page that is not on https may not put anything there. */
+  async function copy(button) {
+    const said = button.parentElement.querySelector('.snowy-said');
+    const answer = await fetch(button.dataset.copy, { cache: 'no-store' }).catch(() => null);
+    if (!answer || !answer.ok) {
+      set(said, 'The hub does not answer, or knows nothing of it any more: load this page again.');
+      return;
+    }
+    try {
+      const text = await answer.text();
+      await navigator.clipboard.writeText(text);
+      const lines = text.trimEnd().split('\n').length;
+      set(said, `Copied: ${lines} lines. What looked like a password or a token was removed: read it before you send it.`);
+    } catch (error) {
+      set(said, 'Your browser does not let this page copy: download the details instead.');
+      console.warn(error);
+    }
+  }
+
   function localize(root) {
+    for (const button of root.querySelectorAll('[data-copy]')) {
+      button.hidden = false;
+    }
     for (const element of root.querySelectorAll('time[data-at]')) {
       set(element, hour(Number(element.dataset.at)));
     }
@@ -237,6 +259,12 @@
   }
 
   const main = document.querySelector('.snowy-sessions');
+  main.addEventListener('click', (event) => {
+    const button = event.target.closest('[data-copy]');
+    if (button) {
+      copy(button);
+    }
+  });
   for (const log of document.querySelectorAll('.snowy-log')) {
     log.scrollTop = log.scrollHeight;
   }

@@ -46,6 +46,8 @@ _NO_ACCOUNT_FOR = 60.0
 # When accounting is asked what a job has used that has not said so itself, in seconds after its end and each other: it
 # takes its time, and a site's own records come after the job's end.
 _ACCOUNTED_AFTER = (5.0, 30.0, 120.0)
+# What accounting has of a job that is over, for people who help, is good enough for so many seconds.
+_RECORD_FOR = 60.0
 # So long must the server be silent, whenever it is asked.
 _SILENT_FOR = 60.0
 
@@ -78,6 +80,7 @@ class Life:
         self._looked_up = float("-inf")  # time.monotonic()
         self._watched: Watched | None = None
         self._early: JobEnd | None = None  # how the job ended before it served
+        self._record: tuple[str, float, list[dict[str, str]]] = ("", 0.0, [])  # job id, time.monotonic(), rows
         self.tasks = Tasks(log, label)
 
     # -- state -------------------------------------------------------------------------------------------------
@@ -206,6 +209,7 @@ class Life:
         said = messages.refusal(error.stderr, messages.fields_sent(job.request))
         self.failure = SessionError(said, reason="slurm", detail=error.stderr)
         self.last = Ended(reason="slurm", detail=error.stderr, ended_at=time.time(), request=job.request)
+        self.last.name, self.last.submitted_at = job.name, job.submitted_at
         self.attached = False
         self.enter(job, "ended")
 
@@ -503,6 +507,8 @@ class Life:
             )
         last.stopped = stopped and not self.failure and not job.unused_for
         last.ended_at, last.begun_at, last.node, last.request = time.time(), job.begun_at, job.node, job.request
+        last.name, last.cluster = job.name, job.cluster
+        last.submitted_at, last.served_at = job.submitted_at, job.served_at
         last.usage = job.usage
         self.last = last
         shown = "STOPPED" if last.stopped else "IDLE" if last.reason == "idle" else last.state or "CANCELLED"
@@ -536,6 +542,15 @@ class Life:
         if use and last and last.job_id == job.job_id and last.usage is None:
             self.last = last.model_copy(update={"usage": usage_of(use)})
             self.store()
+
+    async def record(self, job_id: str) -> list[dict[str, str]]:
+        """Return what accounting has of a job and its steps, asked at most once a minute. Raises `SlurmError`."""
+        whose, asked, rows = self._record
+        if whose != job_id or time.monotonic() - asked > _RECORD_FOR:
+            prefix = [] if sees_all_jobs() else await self.prefix()
+            rows = await self.watcher.client.record(job_id, prefix)
+            self._record = job_id, time.monotonic(), rows
+        return rows
 
     def _count_use(self, job: Job) -> None:
         if shares := shares_of(job.usage, job.request, self.site):

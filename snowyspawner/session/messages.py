@@ -433,8 +433,9 @@ def before_launcher(exit_code: int, node: str) -> Words:
         126: "exit code 126: a program could not be run",
         127: "exit code 127: a program was not found",
     }.get(exit_code, f"exit code {exit_code}")
+    where = "" if node == "?" else f" on node {node}"
     return Words(
-        f"The job ended on node {node} before its launcher could begin ({how}).",
+        f"The job ended{where} before its launcher could begin ({how}).",
         "Tell support: the site's prologue ends the job, its python is not on the node, or the disk for temporary "
         "files is full. The log says which.",
     )

@@ -81,7 +81,11 @@ class Ended(BaseModel):
     log: list[str] = []  # the last lines
     reported: bool = False  # the job itself said exit_code, detail and log
     node: str = ""
+    name: str = ""  # the job's
+    cluster: str = ""
+    submitted_at: float = 0.0  # epoch seconds; 0: a version before this one has not kept it
     begun_at: float = 0.0  # epoch seconds; 0: it never left the queue
+    served_at: float = 0.0  # epoch seconds; 0: its server has never answered
     ended_at: float = 0.0  # epoch seconds
     request: dict[str, Any] = {}  # SessionRequest.model_dump()
     usage: Usage | None = None  # what it had used, as it had said last

@@ -65,6 +65,7 @@ class Card(NamedTuple):
     energy: str = ""  # a sentence
     unused_end: float | None = None  # when it ends if nobody uses it until then; only when that is near
     advice: Advice | None = None  # what to change when it is started again
+    details: bool = False  # there is something to show support
     support: tuple[str, str] = ("", "")  # whom to turn to: the text and the address of a link
 
     @property
@@ -130,11 +131,11 @@ def sections(sessions: Iterable[tuple[str, Card, Group | None]]) -> list[Section
         key = f"group {group.id}" if group else f"server {name}"
         found.setdefault(key, Section(group, [])).sessions.append((name, card))
     for section in found.values():
-        section.sessions.sort(key=lambda session: _natural(session[0]))
+        section.sessions.sort(key=lambda session: natural(session[0]))
     return sorted(found.values(), key=lambda section: not section.alive)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Return what sorts ``tf-mkl-16`` behind ``tf-mkl-4``."""
     return [(int(part) if part.isdecimal() else 0, part) for part in re.split("([0-9]+)", name)]
 
@@ -152,8 +153,11 @@ def card_of(
     *ready* and *pending* are JupyterHub's of the server; *failure* is what its last start ended with, if that is what
     the page is about.
     """
-    site = life.site
-    return _card_of(life, path, ready, pending, failure)._replace(support=(site.support, site.support_url))
+    found, site = _card_of(life, path, ready, pending, failure), life.site
+    # A choice that was refused is nobody's but the person's.
+    refused = isinstance(failure, SessionError) and failure.reason == "request"
+    details = found.kind == "ended" and not refused and life.last is not None and not life.last.stopped
+    return found._replace(details=details, support=(site.support, site.support_url))
 
 
 def _card_of(life: Life, path: str, ready: bool, pending: str | None, failure: BaseException | None) -> Card:
@@ -203,11 +207,16 @@ def asked(request: Mapping[str, Any], site: Site) -> tuple[tuple[str, str], ...]
     return tuple((name, value) for name, value in shown.items() if value)
 
 
+def gpu_of(wanted: SessionRequest, site: Site) -> str:
+    """Say which GPUs are asked for; empty: none."""
+    gpu = site.gpus.get(wanted.gpu)
+    what = (gpu.display_name if gpu else "") or wanted.gpu
+    return f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {what}" if wanted.gpu else ""
+
+
 def _value(name: str, wanted: SessionRequest, site: Site) -> str:
     if FIELDS[name].kind == "gpu":
-        gpu = site.gpus.get(wanted.gpu)
-        what = (gpu.display_name if gpu else "") or wanted.gpu
-        return f"{wanted.gpu_count} \N{MULTIPLICATION SIGN} {what}" if wanted.gpu else "none"
+        return gpu_of(wanted, site) or "none"
     value: Any = wanted.software if name == "environment" else getattr(wanted, name)
     return say_duration(value) if FIELDS[name].kind == "duration" and value else str(value or "")
 
@@ -290,6 +299,8 @@ def why(last: Ended, site: Site) -> Words:
         return given_up
     if not last.state:
         return Words("The session ended.")
+    if last.reason == "ended" and not last.node and last.state in ("COMPLETED", "FAILED") and not last.signal:
+        return messages.before_launcher(last.exit_code, facts.node)  # no job that has claimed its session is without
     said = messages.ending(last.state, last.by, last.exit_code, last.signal)
     if last.state == "FAILED" and not said.advice:
         return said._replace(advice="Start again; if it happens again, show support the log.")

@@ -23,6 +23,7 @@ from ..choice.several import Group
 from ..session.as_person import ReadError, shared_reader
 from ..session.errors import SessionError
 from ..session.record import Job
+from ..session.support import Whose
 from . import hub_private
 from .card import Card
 from .form_pages import PatientHandler, find_user, free_name, in_use, remove_row
@@ -34,6 +35,11 @@ _PATIENCE = 3.0
 _CHECKED = 30.0
 # Seconds that a cancelled start has to let go.
 _LET_GO = 1.0
+#: Any of these lets somebody read a log: whoever may open a server reads more than that in it, and a server's state has
+#: the last lines in it.
+READS_LOGS = ("access:servers", "admin:server_state")
+#: What an address says of a server: whose it is, and its name unless it is the default one.
+SERVER = r"/([^/]+)(?:/([^/]+))?"
 # Tasks that nobody awaits are kept here, or they could be collected half done.
 _tasks: set[asyncio.Task[Any]] = set()
 
@@ -46,6 +52,7 @@ class Session(Server, Protocol):
     pending: str | None
     attaches: bool
     group: Group | None  # of those that were started together
+    orm_spawner: Any
 
     @property
     def job(self) -> Job | None:
@@ -56,6 +63,9 @@ class Session(Server, Protocol):
 
     async def stop(self) -> None:
         """End the job."""
+
+    def whose(self) -> Whose:
+        """Return whose session it is, for a text that goes to others."""
 
     async def poll_and_notify(self) -> int | None:
         """Ask whether it runs; JupyterHub learns of its end."""
@@ -276,7 +286,7 @@ class LogHandler(SessionHandler):
         """Show it to its owner, and to whoever may use the server or see its state anyway."""
         await self._get(user_name=user_name, server_name=server_name or "")
 
-    @needs_scope("access:servers", "admin:server_state")  # type: ignore[untyped-decorator]
+    @needs_scope(*READS_LOGS)  # type: ignore[untyped-decorator]
     async def _get(self, user_name: str, server_name: str) -> None:
         spawner = self.session(user_name, server_name)
         card, problem = spawner.card(), ""
@@ -315,15 +325,13 @@ class NewHandler(SessionHandler):
         self.redirect(url_path_join(self.hub.base_url, "spawn", user.escaped_name, name), status=303)
 
 
-_SERVER = r"/([^/]+)(?:/([^/]+))?"
-
 default_handlers += [
     (r"/snowy/new", NewHandler),
-    (rf"/snowy/stop{_SERVER}", StopHandler),
-    (rf"/snowy/again{_SERVER}", AgainHandler),
-    (rf"/snowy/resume{_SERVER}", ResumeHandler),
-    (rf"/snowy/keep{_SERVER}", KeepHandler),
+    (rf"/snowy/stop{SERVER}", StopHandler),
+    (rf"/snowy/again{SERVER}", AgainHandler),
+    (rf"/snowy/resume{SERVER}", ResumeHandler),
+    (rf"/snowy/keep{SERVER}", KeepHandler),
     (r"/snowy/remove/([^/]+)/([^/]+)", RemoveHandler),
-    (rf"/snowy/status{_SERVER}", StatusHandler),
-    (rf"/snowy/log{_SERVER}", LogHandler),
+    (rf"/snowy/status{SERVER}", StatusHandler),
+    (rf"/snowy/log{SERVER}", LogHandler),
 ]

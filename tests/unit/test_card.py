@@ -128,6 +128,37 @@ async def test_the_end_is_slurm_s(life: Life) -> None:
     assert card.card_of(with_job(life, "pending"), "alice", pending="spawn").ends_at is None
 
 
+@pytest.mark.parametrize(
+    ("last", "failure", "offered"),
+    [
+        ({"state": "FAILED"}, None, True),
+        ({"state": "TIMEOUT", "begun_at": 1.0}, None, True),
+        ({"reason": "slurm", "detail": "sbatch: error: no"}, None, True),
+        ({"state": "CANCELLED", "stopped": True}, None, False),
+        (None, None, False),
+        # What Slurm or the node has said; and what the hub has refused, which is nobody's but the person's.
+        ({"state": "FAILED"}, SessionError(Words("No."), reason="launch"), True),
+        ({"state": "FAILED"}, SessionError(Words("No."), reason="request"), False),
+    ],
+    ids=range(7),
+)
+async def test_what_there_is_to_show_support(life: Life, last: Any, failure: Any, offered: bool) -> None:
+    life.last = Ended(request=REQUEST, **last) if last else None
+    assert card.card_of(life, "alice", failure=failure).details is offered
+    assert not card.card_of(with_job(life, "pending"), "alice", pending="spawn").details
+
+
+async def test_a_job_that_ended_before_its_launcher_says_so_afterwards(life: Life) -> None:
+    """As long as JupyterHub remembers the start's failure, and after that."""
+    life.last = Ended(state="FAILED", exit_code=3, reason="ended", request=REQUEST)
+    said = messages.before_launcher(3, "?")
+    assert said.sentence == "The job ended before its launcher could begin (exit code 3)."
+    assert card.card_of(life, "alice").words == said
+    # One that has claimed its session got further.
+    life.last.node = "s1"
+    assert card.card_of(life, "alice").words != said
+
+
 async def test_what_was_asked_for(life: Life) -> None:
     assert dict(card.asked(REQUEST, SITE)) == {
         "Environment": "tf-gpu",
