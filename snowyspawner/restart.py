@@ -1,4 +1,4 @@
-"""What a hub does once after its own start: carries out the stops that the hub before it could not.
+"""What a hub does once after its own start: takes up its servers' jobs, and carries out the stops left to it.
 
 JupyterHub looks after a start only at servers that it holds to be running, and it forgets a server as soon as
 somebody stops it. A job whose end Slurm had not accepted by then is known to our stored state alone.
@@ -58,10 +58,11 @@ def finish_stops(hub: Any) -> tuple[list[str], bool]:
 
 def _finish_stop(hub: Any, row: orm.Spawner) -> str:
     stored = row.state.get("job") if isinstance(row.state, dict) else None
-    if row.user is None or not isinstance(stored, dict) or stored.get("phase") != "stopping":
+    if row.user is None or not isinstance(stored, dict) or stored.get("phase") == "ended":
         return ""
+    # It is in memory from now on: the page of all sessions shows a job that nobody has come to see yet.
     spawner = hub.users[row.user].spawners[row.name]
-    if not hasattr(spawner, "finish_stop"):
+    if stored.get("phase") != "stopping" or not hasattr(spawner, "finish_stop"):
         return ""
     spawner.finish_stop()
     return str(stored.get("name"))

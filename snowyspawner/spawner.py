@@ -28,7 +28,7 @@ from .session.record import Job, Phase, new_job
 from .session.stopping import stop_if_forgotten
 from .site import load_or_keep
 from .slurm.client import prefix_for
-from .web import card, form, hub_private, job_api
+from .web import admin_page, card, form, hub_private, job_api
 from .web import form_pages as form_pages  # its routes are added by importing it
 from .web import session_pages as session_pages  # and so are these
 from .web import several_pages as several_pages  # and these
@@ -103,6 +103,15 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         Seconds between two times that a job says what it uses of its cores, memory and GPUs. 0: that is not measured.
 
         The last of it is kept with how the session ended, until its next start.
+        """,
+    ).tag(config=True)
+
+    check_result = Unicode(
+        "snowyspawner-check.json",
+        help="""
+        The file with the last result of ``snowyspawner check``, which the page of all sessions shows to administrators.
+
+        A relative path is below the hub's working directory. Without the file nothing is shown.
         """,
     ).tag(config=True)
 
@@ -441,6 +450,10 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
         """Return the address of a link that writes to support of how the last session ended; empty if there is none."""
         last, site = self.life.last, self.life.site
         return support.mail(last, card.why(last, site), site, self.whose()) if last else ""
+
+    def sees_others(self, scopes: Any) -> bool:
+        """Tell whether this person may see other people's sessions: JupyterHub's parsed *scopes* of a page say it."""
+        return admin_page.sees_others(scopes, self.user.name)
 
     def sections(self, names: Iterable[str]) -> list[Section]:
         """Return what the home page shows of this person's servers *names*. Reads memory only."""

@@ -18,9 +18,9 @@ def read(model: type[M], stored: Any, otherwise: Mapping[str, Any] | None = None
     """
     if not isinstance(stored, Mapping):
         return None
-    otherwise = otherwise or {}
-    values = {**otherwise, **{name: value for name, value in stored.items() if name in model.model_fields}}
-    for _ in model.model_fields:
+    otherwise, fields = otherwise or {}, model.model_fields
+    values = {**otherwise, **{name: value for name, value in stored.items() if name in fields}}
+    for _ in fields:
         try:
             return model.model_validate(values)
         except ValidationError as error:

@@ -102,7 +102,7 @@ class StandInHub:
     """Stands in for a JupyterHub with these rows; the server called "bad" cannot be made."""
 
     def __init__(self, *rows: tuple[str, Any]) -> None:
-        self.db, self.log, self.stopped = self, LOG, []
+        self.db, self.log, self.stopped, self.made = self, LOG, [], []  # type: ignore[var-annotated]
         self.users: dict[str, Any] = {"ann": SimpleNamespace(spawners=self)}
         self.rows = [SimpleNamespace(id=n, name=name, state=state, user="ann") for n, (name, state) in enumerate(rows)]
 
@@ -112,6 +112,7 @@ class StandInHub:
     def __getitem__(self, name: str) -> Any:
         if name == "bad":
             raise ValueError("a state that cannot be read")
+        self.made.append(name)
         return SimpleNamespace(finish_stop=lambda: self.stopped.append(name))
 
 
@@ -119,10 +120,13 @@ def test_a_stop_that_cannot_be_taken_up_holds_up_no_other(caplog: pytest.LogCapt
     stopping = {"job": {"phase": "stopping", "name": "jupyter-x"}}
     hub = StandInHub(
         *(("", None), ("list", []), ("job", {"job": "x"}), ("serves", {"job": {"phase": "serving"}})),
+        ("over", {"job": {"phase": "ended"}}),
         *(("bad", stopping), ("good", stopping)),
     )
     assert restart.finish_stops(hub) == (["jupyter-x"], True)
     assert hub.stopped == ["good"]
+    # A job that is there is in memory, for the page of all sessions; one that is over is not.
+    assert hub.made == ["serves", "good"]
     assert "'bad'" in caplog.text
-    hub.rows = hub.rows[5:]
+    hub.rows = hub.rows[6:]
     assert restart.finish_stops(hub) == (["jupyter-x"], False)
