@@ -35,6 +35,9 @@ c.JupyterHub.bind_url = "http://127.0.0.1:8000"
 c.JupyterHub.hub_ip = "0.0.0.0"  # noqa: S104  the compute nodes must get in
 # c.JupyterHub.hub_connect_ip = "rackham3.uppmax.uu.se"
 
+# The proxy as a service of its own, so that a restart of the hub cuts nobody off; docs/install.md has its unit.
+# c.ConfigurableHTTPProxy.should_start = False
+
 # -- People ----------------------------------------------------------------------------------------------------
 
 # Whoever may log in to this host may use the hub: PAM, JupyterHub's default. A hub that is not root can only

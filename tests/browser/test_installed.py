@@ -110,6 +110,7 @@ sed -i -E '/listen \\[::\\]/d; s/listen 80;/listen 127.0.0.1:{plain};/' "$DEPLOY
 sed -i 's/listen 443 /listen 127.0.0.1:{nginx} /' "$DEPLOY/nginx.conf"
 sed -i -E '/^<VirtualHost \\*:80>/,/^<.VirtualHost>/d; s/\\*:443>/127.0.0.1:{apache}>/' "$DEPLOY/apache.conf"
 sed -i 's/127.0.0.1:8000/127.0.0.1:{public}/' "$DEPLOY"/*.conf "$DEPLOY/jupyterhub_config.py"
+sed -i 's/=8000/={public}/; s/=8001/={api}/; s/:8081/:{port}/' "$DEPLOY/jupyterhub-proxy.service"
 cat >> "$DEPLOY/jupyterhub_config.py" <<'END'
 c.JupyterHub.hub_ip = "127.0.0.1"
 c.JupyterHub.hub_port = {port}
@@ -181,6 +182,8 @@ async def test_a_session_through_nginx_and_systemd(
     host.run(["systemctl", "restart", "jupyterhub.service"])
     await installed.answers(page)
     await sign_in(page, installed, name)
+    cut_off: list[str] = []
+    page.on("websocket", lambda socket: socket.on("close", lambda _: cut_off.append(socket.url)))
     await page.get_by_role("radio", name="CPU, quick queue: tf-mkl").check()
     await page.get_by_role("button", name="Start", exact=True).click()
     await page.wait_for_url(re.compile(rf"{path}user/{name}/lab"), timeout=90_000)
@@ -191,12 +194,17 @@ async def test_a_session_through_nginx_and_systemd(
     await page.get_by_role("button", name="New Launcher", exact=True).click()
     await page.locator(".jp-LauncherCard[data-category=Other]").filter(has_text="Terminal").click()
     await page.locator(".jp-Terminal .xterm-screen").click()
+    cut_off.clear()  # of pages before this one
     await page.keyboard.type("echo $SLURM_JOB_ID > ~/seen.part && mv ~/seen.part ~/seen.txt\n")
     await until(seen.exists, 30, "what the terminal saw")
     assert seen.read_text().strip() == job
-    # The hub restarts; then the page is loaded anew, and its kernel is still there.
+    # The hub restarts, and nobody is cut off.
     host.run(["systemctl", "restart", "jupyterhub.service"])
-    await installed.answers(page)
+    await installed.answers(await page.context.new_page())
+    await page.keyboard.type("echo again > ~/seen.part && mv ~/seen.part ~/seen.txt\n")
+    await until(lambda: seen.read_text() == "again\n", 30, "what the terminal sees afterwards")
+    assert cut_off == []
+    # The page is loaded anew.
     await works(page, installed.url, name)
     if path != "/":
         await works(page, installed.by_apache, name)
@@ -217,7 +225,10 @@ async def test_a_session_through_nginx_and_systemd(
     assert "Cannot read the log" not in installed.log()
 
 
-@pytest.mark.parametrize(("unit", "exposure"), [("jupyterhub.service", 62), ("jupyterhub-backup.service", 5)])
+@pytest.mark.parametrize(
+    ("unit", "exposure"),
+    [("jupyterhub.service", 62), ("jupyterhub-proxy.service", 15), ("jupyterhub-backup.service", 5)],
+)
 def test_the_units_are_as_tight_as_is_said(installed: Installed, unit: str, exposure: int) -> None:
     """By systemd's own rules; *exposure* is in tenths, of 100."""
     host, path = installed.machine, f"/etc/systemd/system/{unit}"
