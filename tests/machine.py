@@ -95,7 +95,7 @@ def machine(top: Path, shared: Sequence[Path]) -> Iterator[Machine]:
         for name, value in os.environ.items()
         if not name.startswith(("COVERAGE_", "COV_", "PYTEST_", "PYTHON", "SLURM_", "SNOWYSPAWNER_", "VIRTUAL_ENV"))
     }
-    environment = {**own, "HOME": "/root", "PATH": SYSTEM_PATH, "DEBIAN_FRONTEND": "noninteractive"}
+    environment = {"HOME": "/root", **own, "PATH": SYSTEM_PATH, "DEBIAN_FRONTEND": "noninteractive"}
     words = {"TOP": top, "SHARED": " ".join(map(str, shared)), "HIERARCHIES": " ".join(HIERARCHIES)}
     enter = 'for group in $GROUPS; do mkdir $group && echo $$ > $group/cgroup.procs; done; exec "$@"'
     unshare = ["unshare", "--mount", "--pid", "--fork", "--cgroup", "--kill-child", "sh", "-e", "-c", _EMPTY]
