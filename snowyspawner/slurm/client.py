@@ -31,13 +31,16 @@ from .accounting import (
     parse_use,
 )
 from .configuration import (
+    ASSOCIATIONS_FORMAT,
     NODES,
     PARTITIONS,
     QOS_FORMAT,
+    Association,
     ClusterConfig,
     NodeConfig,
     PartitionConfig,
     QosLimits,
+    parse_associations,
     parse_config,
     parse_node_configs,
     parse_partitions,
@@ -343,6 +346,12 @@ class SlurmClient:
         """Ask accounting for the limits of each QOS, by name."""
         words = ("-n", "-P", "show", "qos", f"format={QOS_FORMAT}")
         return parse_qos(await self._run("accounts", "sacctmgr", *words))
+
+    async def associations(self, user: str, prefix: Sequence[str] = ()) -> list[Association]:
+        """Ask accounting what *user* may do as part of each project. *prefix* as in `queue`."""
+        words = ["-n", "-P", "show", "assoc", f"user={user}", f"cluster={await self.cluster_name()}"]
+        words.append(f"format={ASSOCIATIONS_FORMAT}")
+        return parse_associations(await self._run("accounts", "sacctmgr", *words, prefix=prefix))
 
     async def clusters(self) -> list[str]:
         """Ask accounting for the clusters that share its database."""

@@ -1,4 +1,4 @@
-"""How a cluster is set up, as scontrol and sacctmgr say it: configuration, partitions, nodes, QOS. Pure: no I/O.
+"""How a cluster is set up, and what people may do on it, as scontrol and sacctmgr say it. Pure: no I/O.
 
 Formats: scontrol's are in src/api (config_info.c, partition_info.c, node_info.c), ``Key=Value`` from Slurm 20.02 to
 25.05; newer ones have more keys, in other places. Cores are Slurm's CPUs, memory is in MB, times are in seconds.
@@ -18,6 +18,7 @@ NODES = ("-a", "-o", "show", "node")
 
 #: sacctmgr's columns. MaxTRES is what one job may have.
 QOS_FORMAT = "name,maxsubmitpu,maxwall,maxtres"
+ASSOCIATIONS_FORMAT = "account,partition,maxwall,maxtres"
 
 
 class ClusterConfig(NamedTuple):
@@ -28,6 +29,7 @@ class ClusterConfig(NamedTuple):
     memory_per_core: int | None = None  # what a job gets that asks for none
     whole_nodes: bool = False  # jobs get whole nodes, whatever the partition
     accounting: bool = True  # slurmdbd is asked
+    now: int | None = None  # slurmctld's clock, epoch seconds
 
 
 class PartitionConfig(NamedTuple):
@@ -65,8 +67,18 @@ class QosLimits(NamedTuple):
     max_cores: int | None = None  # of one job
 
 
+class Association(NamedTuple):
+    """What a person may do as part of a project."""
+
+    account: str
+    partition: str = ""  # empty: any
+    max_time: int | None = None
+    max_cores: int | None = None  # of one job
+
+
 def parse_config(output: str) -> ClusterConfig:
-    """Read ``scontrol show config``: a line ``Key = Value`` for each key."""
+    """Read ``scontrol show config``: a line ``Key = Value`` for each key; its clock under ``SLURM_TIME_FORMAT=%s``."""
+    now = re.search(r"^Configuration data as of ([0-9]{9,11})$", output, re.MULTILINE)
     said = dict(re.findall(r"^(\w+) *= *(.*?) *$", output, re.MULTILINE))
     return ClusterConfig(
         name=said.get("ClusterName", ""),
@@ -75,6 +87,7 @@ def parse_config(output: str) -> ClusterConfig:
         whole_nodes=said.get("SelectType") == "select/linear",
         # "accounting_storage/none" up to 22.05, "(null)" since
         accounting=said.get("AccountingStorageType", "").endswith("slurmdbd"),
+        now=int(now[1]) if now else None,
     )
 
 
@@ -115,16 +128,28 @@ def parse_node_configs(output: str) -> list[NodeConfig]:
 
 def parse_qos(output: str) -> dict[str, QosLimits]:
     """Read the rows of `QOS_FORMAT` (``-n -P``), by name."""
-    rows = (line.split("|") for line in output.splitlines())
     return {
-        row[0]: QosLimits(
-            max_jobs=_number(row[1]),
-            max_time=parse_time_limit(row[2]),
-            max_cores=_number(dict(part.partition("=")[::2] for part in row[3].split(",")).get("cpu", "")),
-        )
-        for row in rows
-        if len(row) == 4
+        name: QosLimits(_number(jobs), parse_time_limit(wall), _cores(tres)) for name, jobs, wall, tres in _rows(output)
     }
+
+
+def parse_associations(output: str) -> list[Association]:
+    """Read the rows of `ASSOCIATIONS_FORMAT` (``-n -P``) of one person."""
+    return [
+        Association(account, partition, parse_time_limit(wall), _cores(tres))
+        for account, partition, wall, tres in _rows(output)
+    ]
+
+
+def _rows(output: str) -> Iterator[list[str]]:
+    """Yield the fields of sacctmgr's rows, which are four in both formats; lines that are none are passed over."""
+    rows = (line.split("|") for line in output.splitlines())
+    return (row for row in rows if len(row) == 4)
+
+
+def _cores(tres: str) -> int | None:
+    """Read the cores of a MaxTRES, ``cpu=4,gres/gpu=1``."""
+    return _number(dict(part.partition("=")[::2] for part in tres.split(",")).get("cpu", ""))
 
 
 def _records(output: str, first: str) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -22,7 +22,15 @@ from snowyspawner.site import Site, load
 from snowyspawner.slurm import client as client_module
 from snowyspawner.slurm.accounting import JobEnd, parse_accounts, parse_record, parse_sacct
 from snowyspawner.slurm.client import ASK, KILL, SlurmClient, SlurmError, parse_version
-from snowyspawner.slurm.configuration import QosLimits, parse_config, parse_node_configs, parse_partitions, parse_qos
+from snowyspawner.slurm.configuration import (
+    Association,
+    QosLimits,
+    parse_associations,
+    parse_config,
+    parse_node_configs,
+    parse_partitions,
+    parse_qos,
+)
 from snowyspawner.slurm.nodes import SINFO_FORMAT, parse_gres, parse_nodes, parse_time_limit
 from snowyspawner.slurm.sbatch import parse_job_id
 from snowyspawner.slurm.squeue import JobRow, parse_pending, parse_squeue
@@ -474,12 +482,57 @@ def test_the_configuration_of_scontrol(line: str, accounting: bool, version: str
     assert parse_config(line).accounting is accounting
 
 
-QOS = [("devcore|1||\n", {"devcore": QosLimits(1)}, "22.05", "recorded: miniature Snowy")]
+CLOCKS = [
+    ("Configuration data as of 1795858664\n", 1795858664, "22.05", "recorded: miniature Snowy"),
+    (
+        "Configuration data as of 2023-09-12T10:22:31\n",
+        None,
+        "20.02",
+        "source: src/api/config_info.c, slurm_print_ctl_conf, without SLURM_TIME_FORMAT",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "now", "version", "source"), CLOCKS)
+def test_the_clock_of_scontrol(line: str, now: int | None, version: str, source: str) -> None:
+    assert parse_config(line).now == now
+
+
+QOS = [
+    ("devcore|1||\n", {"devcore": QosLimits(1)}, "22.05", "recorded: miniature Snowy"),
+    (
+        "short||00:30:00|cpu=4,gres/gpu=1\n",
+        {"short": QosLimits(None, 1800, 4)},
+        "22.05",
+        "recorded: miniature Snowy, of a QOS made with MaxWall=30 MaxTRESPerJob=cpu=4,gres/gpu=1",
+    ),
+]
 
 
 @pytest.mark.parametrize(("output", "expected", "version", "source"), QOS)
 def test_the_limits_of_sacctmgr(output: str, expected: dict[str, QosLimits], version: str, source: str) -> None:
     assert parse_qos(output) == expected
+
+
+ASSOCIATIONS = [
+    (
+        "g2020014|||\ng2021027|||\n",
+        [Association("g2020014"), Association("g2021027")],
+        "22.05",
+        "recorded: miniature Snowy",
+    ),
+    (
+        "abc|gpu|1-00:00:00|cpu=16\n",
+        [Association("abc", "gpu", 86400, 16)],
+        ALL,
+        "source: src/sacctmgr/association_functions.c, its fields Account, Partition, MaxWall, MaxTRES",
+    ),
+]
+
+
+@pytest.mark.parametrize(("output", "expected", "version", "source"), ASSOCIATIONS)
+def test_the_associations_of_a_person(output: str, expected: list[Association], version: str, source: str) -> None:
+    assert parse_associations(output) == expected
 
 
 # -- what sbatch says when it refuses ------------------------------------------------------------------------------
@@ -660,6 +713,7 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     await client.partition_configs()
     await client.node_configs()
     await client.qos_limits()
+    await client.associations("you")
     await client.clusters()
     client.cluster = ""
     assert await client.cluster_name() == "snowy"
@@ -669,7 +723,7 @@ async def test_every_option_of_ours_is_in_every_version() -> None:
     assert public == {
         *("submit", "submit_command", "would_start", "cancel", "queue", "find", "ends", "jobs_in", "accounts"),
         *("record", "version", "use", "partitions", "waiting", "reservations", "cluster_name", "nodes", "hides_jobs"),
-        *("node_rows", "config", "partition_configs", "node_configs", "qos_limits", "clusters"),
+        *("node_rows", "config", "partition_configs", "node_configs", "qos_limits", "associations", "clusters"),
     }
     for command, options in client.argv.items():
         assert options <= OPTIONS[command], command
@@ -722,7 +776,7 @@ def test_the_sources_are_named() -> None:
     # A sample whose origin nobody can look up is an invention.
     for table in (
         *(JOB_IDS, QUEUES, ENDS, RECORDS, VERSIONS, ACCOUNTS, GRES, NODES, TIMES, REFUSALS, GONE),
-        *(PARTITIONS, NODE_CONFIGS, CONFIGS, QOS),
+        *(PARTITIONS, NODE_CONFIGS, CONFIGS, CLOCKS, QOS, ASSOCIATIONS),
     ):
         for sample in table:
             assert re.match(r"recorded|source: |src/", str(sample[-1])), sample
