@@ -160,8 +160,8 @@ def set_config(c: Any) -> None:
         logging.getLogger(name).addFilter(_quiet)
 
 
-def site_of(path: str) -> Any:
-    """Run a hub's configuration file, and return what it says of ``SnowySpawner.site``, or the default.
+def loaded(path: str) -> tuple[Any, JupyterHub]:
+    """Run a hub's configuration file; return the configuration and the JupyterHub that it makes, which does not run.
 
     Raises `ConfigError`, and a `snowyspawner.site.SiteError` that `set_config` raises in it.
     """
@@ -169,16 +169,32 @@ def site_of(path: str) -> Any:
     if not file.is_file():
         raise ConfigError(f"{path}: there is no such file")
     try:
-        loaded = PyFileConfigLoader(file.name, path=str(file.parent)).load_config()
-        spawner = JupyterHub(config=loaded).spawner_class
+        config = PyFileConfigLoader(file.name, path=str(file.parent)).load_config()
+        app = JupyterHub(config=config)
+        app.spawner_class  # noqa: B018  imported only now
     except (ConfigError, site.SiteError):
         raise
     except Exception as error:  # it is Python
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from None
+    return config, app
+
+
+def trait_of(config: Any, spawner: type, name: str) -> Any:
+    """Return what *config* says of a trait of the class *spawner*, or the trait's default."""
+    for section in spawner.__mro__:
+        given = config.get(section.__name__, {})
+        if name in given:
+            return given[name]
+    return getattr(spawner, name).default_value
+
+
+def site_of(path: str) -> Any:
+    """Run a hub's configuration file, and return what it says of ``SnowySpawner.site``, or the default.
+
+    Raises what `loaded` raises, and `ConfigError` for another spawner.
+    """
+    config, app = loaded(path)
+    spawner = app.spawner_class
     if not issubclass(spawner, SnowySpawner):
         raise ConfigError(f"{path}: c.JupyterHub.spawner_class: {spawner.__name__}: must be snowy")
-    for section in spawner.__mro__:
-        given = loaded.get(section.__name__, {})
-        if "site" in given:
-            return given["site"]
-    return SnowySpawner.site.default_value
+    return trait_of(config, spawner, "site")
