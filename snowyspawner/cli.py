@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, line = parser.parse_known_args(words[:at])
     if line and args.run is not _link:
         parser.error(f"unrecognized arguments: {' '.join(line)}")
+    if args.run is _check and args.user and (args.course or not args.config):
+        parser.error("--user goes with -f FILE, and not with --course")
     args.line, args.doubtful = [*line, *words[at:]], False
     try:
         text: str = args.run(args)
@@ -76,9 +78,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         parents=[common],
-        help="check a site file, or a course file, and say what is wrong in it",
-        description="Check a site file. With --course, check a course file as the hub of that site reads it: each "
-        "mistake is printed as FILE:LINE: KEY: VALUE: what is allowed.",
+        help="check a site file, a course file, or all that a hub needs, and say what is wrong",
+        description="Check a site file. With -f FILE, check all that the hub of that configuration needs, as the "
+        "account that runs this: what is doubtful or wrong comes with what to do. With --course, check a course "
+        "file as the hub of that site reads it: each mistake is printed as FILE:LINE: KEY: VALUE: what is allowed.",
         epilog=_EXIT_STATUS,
     )
     check.set_defaults(run=_check)
@@ -86,6 +89,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument(
         "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
     )
+    check.add_argument("--user", default="", metavar="NAME", help="with -f: a person to check for, such as yourself")
     check.add_argument("--json", action="store_true", help='print {"ok": true or false, "mistakes": […], …} instead')
     show = commands.add_parser(
         "script",
@@ -180,6 +184,8 @@ def _site(args: argparse.Namespace) -> tuple[str, site.Site]:
 
 
 def _check(args: argparse.Namespace) -> str:
+    if args.config and not args.course:
+        return _check_hub(args)
     name, the_site = _site(args)
     if args.course:
         return _check_course(args, the_site)
@@ -190,6 +196,20 @@ def _check(args: argparse.Namespace) -> str:
         return _as_json({"site": name, "display_name": the_site.display_name, **counts})
     names = ", ".join(the_site.partitions)
     return f"{name}: {the_site.display_name}: fine; partitions {names}; {len(the_site.presets)} presets\n"
+
+
+def _check_hub(args: argparse.Namespace) -> str:
+    """Return what all checks of a hub say."""
+    # Only for this: JupyterHub takes a second to import.
+    from .admin import checks, report
+
+    found = checks.run(checks.Asked(args.config, args.user))
+    args.doubtful = not report.passed(found)
+    if not args.json:
+        return report.as_text(found, sys.stdout.encoding)
+    data = report.as_data(found)
+    mistakes = [f"{each['name']}: {each['said']}" for each in data if each["state"] == "fail"]
+    return json.dumps({"ok": not args.doubtful, "mistakes": mistakes, "checks": data}, indent=1) + "\n"
 
 
 def _as_json(facts: dict[str, Any]) -> str:

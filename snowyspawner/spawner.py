@@ -109,9 +109,11 @@ class SnowySpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner has no t
     check_result = Unicode(
         "snowyspawner-check.json",
         help="""
-        The file with the last result of ``snowyspawner check``, which the page of all sessions shows to administrators.
+        The file in which ``snowyspawner check -f`` keeps its last result, which the page of all sessions shows to
+        administrators.
 
-        A relative path is below the hub's working directory. Without the file nothing is shown.
+        A relative path is below the hub's working directory, as that of JupyterHub's own default database is; run the
+        check there, as the hub's account. Without the file nothing is shown.
         """,
     ).tag(config=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,9 @@ from ..site.fields import FIELDS
 
 #: Options that name a file, and how such a file's name ends; empty: any.
 _FILES = {"site": (".yaml", ".yml"), "config": (".py",), "course": (".yaml", ".yml"), "output": ()}
+#: Options that name a person.
+_PEOPLE = ("user",)
+_FIRST_UID = 1000  # of people: login.defs(5), UID_MIN
 
 
 def complete(parser: argparse.ArgumentParser, default: str) -> None:
@@ -42,6 +46,8 @@ def allowed(option: str, args: argparse.Namespace, default: str) -> list[str]:
     """
     if option == "site":
         return site.shipped()
+    if option in _PEOPLE:
+        return [each.pw_name for each in pwd.getpwall() if each.pw_uid >= _FIRST_UID]
     given = vars(args)
     if option not in FIELDS or given.get("config"):
         return []

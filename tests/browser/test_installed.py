@@ -226,6 +226,26 @@ async def test_a_session_through_nginx_and_systemd(
     assert "Cannot read the log" not in installed.log()
 
 
+def test_the_check_finds_nothing_wrong(installed: Installed, name: str) -> None:
+    """The page's own command has found nothing to mend, or the page had ended there; this is for a person, too."""
+    host, hub = installed.machine, "/var/lib/jupyterhub"
+    wait_until(lambda: RUNS in installed.log(), "the hub", 40)
+    command = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"(cd {hub} && runuser "))
+    said = host.run(["bash", "-c", f"{command.rstrip(')')} --user {name})"])
+    print(said)
+    assert f"what follows is checked as {hub.rpartition('/')[2]}" in said
+    for line in (
+        r"hub's address: .* answers this host",
+        "sign-in: PAM",
+        f"sudo: .* as {name}",
+        "helper: ",
+    ):
+        assert re.search(f"^✓ {line}", said, re.M), line
+    kept = host.path(f"{hub}/snowyspawner-check.json")
+    assert kept.stat().st_uid == host.path(hub).stat().st_uid
+    assert "what follows is checked as" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("unit", "exposure"),
     [("jupyterhub.service", 62), ("jupyterhub-proxy.service", 15), ("jupyterhub-backup.service", 5)],

@@ -79,6 +79,7 @@ def press(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ("script --site pelle --gpu ", ["none", "t4:1", "h100:1", "h100:2"], "t4:2"),
         ("check --site ", ["pelle", "snowy", "mine.yaml"], "notes.txt"),
         ("", ["check", "form", "helper", "init", "link", "script"], "core"),
+        ("check -f config.py --user ", ["nobody"], "root"),
         ("init --", ["--cluster", "--output"], "--site"),
     ],
 )

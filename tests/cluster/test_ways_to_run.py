@@ -8,11 +8,12 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -495,3 +496,153 @@ async def test_a_job_that_the_hub_may_not_see_is_not_given_up(
     assert await other_hub.job_seen(name) == job["job_id"]
     await other_hub.end(name)
     assert queued(slurm, cluster, name) == []
+
+
+# -- snowyspawner check ------------------------------------------------------------------------------------------
+
+Said = list[dict[str, str]]
+
+
+@pytest.fixture
+def check(cluster: Any, python: Path, service: str) -> Iterator[Callable[..., tuple[int, Said]]]:
+    """Check a hub as the service account; return the exit code and what was said.
+
+    *rule* changes the sudoers file, *helper* the installed one; *more* is added to the hub's configuration.
+    """
+    directory: Path = cluster.state / "test-check"
+    shutil.rmtree(directory, ignore_errors=True)
+    with open_umask():
+        directory.mkdir()
+        shutil.chown(directory, service, service)
+        site, config = directory / "site.yaml", directory / "jupyterhub_config.py"
+        site.write_text(yaml.safe_dump({"extends": str(cluster.site_file), "helper": str(HELPER)}))
+    env = {**os.environ, **cluster.env}
+    snowyspawner = str(python.with_name("snowyspawner"))
+    before, installed = SUDOERS.read_text(), HELPER.read_bytes()
+    made = subprocess.run([snowyspawner, "helper", "--site", str(site)], env=env, check=True, capture_output=True)
+
+    def run(
+        *words: str,
+        rule: Callable[[str], str] = str,
+        helper: Callable[[bytes], object] = lambda _: None,
+        more: str = "",
+    ) -> tuple[int, Said]:
+        with open_umask():
+            config.write_text(
+                f"import snowyspawner\nc.SnowySpawner.site = {str(site)!r}\nc.Authenticator.allow_all = True\n"
+                "c.JupyterHub.authenticator_class = 'dummy'\n"
+                f"c.JupyterHub.hub_port = {cluster.ports['hub']}\nsnowyspawner.set_config(c)\n{more}\n"
+            )
+        SUDOERS.write_text(rule(before))
+        HELPER.write_bytes(made.stdout)
+        helper(made.stdout)
+        who = ["setpriv", "--reuid", service, "--regid", service, "--init-groups", "--"]
+        argv = [*who, snowyspawner, "check", "--json", "-f", str(config), *words]
+        done = subprocess.run(argv, env=env, cwd=directory, capture_output=True, text=True, check=False, timeout=90)
+        assert "Traceback" not in done.stderr
+        return done.returncode, json.loads(done.stdout)["checks"]
+
+    try:
+        yield run
+    finally:
+        SUDOERS.write_text(before)
+        HELPER.unlink(missing_ok=True)
+        HELPER.write_bytes(installed)
+        HELPER.chmod(0o755)
+
+
+def test_check_finds_nothing_wrong(
+    check: Callable[..., tuple[int, Said]], service: str, users: list[str], cluster: Any
+) -> None:
+    """As the service account, by sudo; what is kept for the hub's page is that account's alone."""
+    code, said = check("--user", users[0])
+    assert [each for each in said if each["state"] == "fail"] == []
+    assert code == 0
+    told = {each["name"]: each for each in said}
+    assert re.fullmatch(rf"{service} may run sbatch, .* and the helper as {users[0]}", told["sudo"]["said"])
+    assert told["helper"]["said"] == f"{HELPER} is this version's and this site's"
+    assert told["images"]["said"] == f"container.sif can be read by {users[0]}"
+    result = cluster.state / "test-check" / "snowyspawner-check.json"
+    assert (result.owner(), result.stat().st_mode & 0o777) == (service, 0o600)
+    assert json.loads(result.read_text())["checks"] == said
+
+
+def other_text(data: bytes) -> None:
+    HELPER.write_bytes(data.replace(b"LIMIT = 64", b"LIMIT = 32"))
+
+
+def other_site(data: bytes) -> None:
+    HELPER.write_bytes(data.replace(b"/jupyter-course.yaml", b"/other.yaml"))
+
+
+#: What is changed, and what each of the mistakes in it is called: name, a part of what is said, of the remedy.
+WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
+    "anybody": (
+        {
+            "rule": lambda text: re.sub(r" ALL=\(.*?\)", " ALL=(ALL)", text),
+            "helper": lambda _: HELPER.chmod(0o777),
+            "more": "c.JupyterHub.authenticator_class = 'pam'",
+        },
+        [
+            ("sudo", "as ALL, which is too much", "%hpcusers"),
+            ("helper", "mode 0777: others than root can change it", "chmod 0755"),
+            ("sign-in", "cannot check other people's passwords", "OAuth, LDAP"),
+        ],
+    ),
+    "everything": (
+        {
+            "rule": lambda text: re.sub(r"NOPASSWD:SETENV:.*", "NOPASSWD:SETENV: ALL", text),
+            "helper": other_text,
+            "more": "c.JupyterHub.db_url = 'sqlite:////var/lib/snowyspawner-nosuch/hub.sqlite'",
+        },
+        [
+            ("sudo", "may run every command as", "Name the commands in the sudoers file: /"),
+            ("helper", "is not this version's", "snowyspawner helper -f .* install -D -o root"),
+            ("database", "cannot write /var/lib/snowyspawner-nosuch/hub.sqlite", "chown"),
+        ],
+    ),
+    "no SETENV": (
+        {
+            "rule": lambda text: text.replace("NOPASSWD:SETENV:", "NOPASSWD:NOSETENV:"),
+            "helper": other_site,
+            "more": "c.JupyterHub.cookie_secret_file = '/var/lib/snowyspawner-nosuch/secret'",
+        },
+        [
+            ("sudo", "sbatch: sorry, you are not allowed to set", "Put SETENV: before"),
+            ("helper", "made for another site, or for what it was: courses differ", "snowyspawner helper -f "),
+            ("cookie secret", "cannot make /var/lib/snowyspawner-nosuch/secret", "cookie_secret_file"),
+        ],
+    ),
+    "not in the group": (
+        {
+            "rule": lambda text: re.sub(r" ALL=\(.*?\)", " ALL=(nobody)", text),
+            "helper": lambda _: shutil.chown(HELPER, "nobody"),
+        },
+        [
+            ("sudo", "sbatch: a password is required", "a group that"),
+            ("helper", "belongs to user id 65534", "chown root:root"),
+        ],
+    ),
+    "no rule": (
+        {"rule": lambda text: "", "helper": lambda _: HELPER.unlink()},
+        [
+            ("sudo", "may run nothing by sudo without a password", "visudo -c"),
+            ("helper", "No such file or directory", "install -D -o root"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_check_names_what_is_wrong_with_sudo_and_the_helper(
+    which: str, check: Callable[..., tuple[int, Said]], cluster: Any
+) -> None:
+    made, mistakes = WRONG[which]
+    code, said = check("--user", next(iter(cluster.users)), **made)
+    assert code == 1
+    wrong = [each for each in said if each["state"] == "fail"]
+    for name, part, remedy in mistakes:
+        found = [each for each in wrong if each["name"] == name]
+        assert any(re.search(part, each["said"]) and re.search(remedy, each["remedy"]) for each in found), found
+    # And nothing else.
+    assert {each["name"] for each in wrong} == {name for name, _, _ in mistakes}

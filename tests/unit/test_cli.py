@@ -113,7 +113,7 @@ def test_a_refused_choice_names_its_option(capsys: pytest.CaptureFixture[str]) -
     assert "--email-on-start: must be true or false\n" in err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["script", "--colour", "red"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["script", "--colour", "red"], ["check", "--user", "x"]])
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
