@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, line = parser.parse_known_args(words[:at])
     if line and args.run is not _link:
         parser.error(f"unrecognized arguments: {' '.join(line)}")
-    if args.run is _check and args.user and (args.course or not args.config):
-        parser.error("--user goes with -f FILE, and not with --course")
+    if args.run is _check and (args.user or args.job) and (args.course or not args.config):
+        parser.error("--user and --job go with -f FILE, and not with --course")
     args.line, args.doubtful = [*line, *words[at:]], False
     try:
         text: str = args.run(args)
@@ -90,6 +90,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--account", default="", metavar="NAME", help="the project that the course file is for (default: by its path)"
     )
     check.add_argument("--user", default="", metavar="NAME", help="with -f: a person to check for, such as yourself")
+    check.add_argument(
+        "--job",
+        default="",
+        metavar="NAME",
+        help="with -f: submit a short job as this person, which answers from a node",
+    )
     check.add_argument("--json", action="store_true", help='print {"ok": true or false, "mistakes": […], …} instead')
     show = commands.add_parser(
         "script",
@@ -203,7 +209,13 @@ def _check_hub(args: argparse.Namespace) -> str:
     # Only for this: JupyterHub takes a second to import.
     from .admin import checks, report
 
-    found = checks.run(checks.Asked(args.config, args.user))
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    try:
+        found = checks.run(checks.Asked(args.config, args.job or args.user, bool(args.job), say))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     args.doubtful = not report.passed(found)
     if not args.json:
         return report.as_text(found, sys.stdout.encoding)

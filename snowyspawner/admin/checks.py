@@ -21,7 +21,7 @@ from ..choice import request
 from ..session.as_person import Reader
 from ..site import Site, SiteError, load
 from ..slurm.client import SlurmClient, SlurmError, prefix_for
-from . import host_checks, hub_checks, slurm_checks, sudo_checks
+from . import host_checks, hub_checks, slurm_checks, sudo_checks, trial_job
 from .report import Check, fail, ok, skip, warn, write
 
 #: Seconds that each check has, and each of Slurm's commands.
@@ -35,14 +35,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is checked: a hub's configuration, for a person (empty: nobody in particular)."""
+    """What is checked: a hub's configuration, for a person (empty: nobody in particular), with a job or without."""
 
     config: str
     user: str = ""
+    job: bool = False
+    say: Callable[[str], None] = print  # shows how far a job is
 
 
 def run(asked: Asked) -> list[Check]:
-    """Run all checks; keep the result where the hub looks for it."""
+    """Run all checks; keep the result where the hub looks for it. KeyboardInterrupt ends a job first."""
     try:
         config, app = hub_config.loaded(asked.config)
     except SiteError as error:
@@ -128,6 +130,8 @@ async def _all(asked: Asked, config: Any, app: Any, site: Site | None) -> list[C
     found = [check for part in parts for check in part]
     alone = bool(hub) and (hub[0].alone or asked.user == hub[0].account)
     found += await host.rights(alone)
+    if asked.job:
+        found += await _job(asked, host, hub[0] if hub else None)
     return found
 
 
@@ -194,6 +198,15 @@ class _Host:
     async def _helper(self) -> Iterable[Check]:
         facts = await in_thread(sudo_checks.look_at_helper, self.site)
         return sudo_checks.helper(self.site, facts, self.asked.config)
+
+
+async def _job(asked: Asked, host: _Host, hub: hub_checks.HubFacts | None) -> list[Check]:
+    account = await host.account()
+    if account is None or account.pw_uid == 0 or hub is None:
+        return [skip("job", "not submitted: see the other lines")]
+    version = hub.versions.get("jupyterhub", "")
+    trial = trial_job.Trial(host.site, hub.url, version, account, host.client, host.reader, asked.say)
+    return await guarded("job", trial_job.run(trial), trial_job.QUEUE_LIMIT + 2 * trial_job.TIME_LIMIT)
 
 
 def _keep(config: Any, app: Any, found: list[Check]) -> list[Check]:

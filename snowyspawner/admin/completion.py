@@ -14,7 +14,7 @@ from ..site.fields import FIELDS
 #: Options that name a file, and how such a file's name ends; empty: any.
 _FILES = {"site": (".yaml", ".yml"), "config": (".py",), "course": (".yaml", ".yml"), "output": ()}
 #: Options that name a person.
-_PEOPLE = ("user",)
+_PEOPLE = ("user", "job")
 _FIRST_UID = 1000  # of people: login.defs(5), UID_MIN
 
 

@@ -67,7 +67,7 @@ def environments(site: Site, missing: Mapping[str, str]) -> Iterator[Check]:
     if named:
         yield ok("environments", f"{', '.join(named)} are on this host")
     if inside:
-        yield skip("environments", f"{', '.join(inside)} are inside images, which are not looked into")
+        yield skip("environments", f"{', '.join(inside)} are inside images: check --job USER starts them")
 
 
 def outside_of_images(site: Site) -> dict[str, str]:

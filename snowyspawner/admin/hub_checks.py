@@ -285,7 +285,7 @@ def _address(facts: HubFacts, site: Site | None) -> Iterator[Check]:
         if is_loopback(host) or host == "localhost":
             yield fail(name, said, f'Set c.JupyterHub.hub_ip = "0.0.0.0". {set_it}')
         else:
-            yield warn(name, said, f"See what the nodes make of it. {set_it}, or mend /etc/hosts")
+            yield warn(name, said, f"See what the nodes make of it: check --job USER. {set_it}, or mend /etc/hosts")
     elif facts.listens and is_loopback(facts.listens) and not here:
         said = f"jobs are given {facts.url}; the hub listens on {facts.listens} only"
         yield fail(name, said, 'Set c.JupyterHub.hub_ip = "0.0.0.0"')

@@ -153,7 +153,7 @@ def _version(facts: SlurmFacts) -> Iterator[Check]:
         yield ok("Slurm's version", version)
     else:
         said = f"{version or 'not known'}: snowyspawner knows {known}"
-        yield warn("Slurm's version", said, "Try a session of each kind before you let people in")
+        yield warn("Slurm's version", said, "Try a session of each kind before you let people in: check --job USER")
 
 
 def _clock(facts: SlurmFacts) -> Iterator[Check]:

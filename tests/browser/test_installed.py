@@ -227,11 +227,11 @@ async def test_a_session_through_nginx_and_systemd(
 
 
 def test_the_check_finds_nothing_wrong(installed: Installed, name: str) -> None:
-    """The page's own command has found nothing to mend, or the page had ended there; this is for a person, too."""
+    """The page's own command has found nothing to mend, or the page had ended there; this one has a job as well."""
     host, hub = installed.machine, "/var/lib/jupyterhub"
     wait_until(lambda: RUNS in installed.log(), "the hub", 40)
     command = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"(cd {hub} && runuser "))
-    said = host.run(["bash", "-c", f"{command.rstrip(')')} --user {name})"])
+    said = host.run(["bash", "-c", f"{command.rstrip(')')} --job {name})"])
     print(said)
     assert f"what follows is checked as {hub.rpartition('/')[2]}" in said
     for line in (
@@ -239,6 +239,7 @@ def test_the_check_finds_nothing_wrong(installed: Installed, name: str) -> None:
         "sign-in: PAM",
         f"sudo: .* as {name}",
         "helper: ",
+        "job: tf-mkl",
     ):
         assert re.search(f"^✓ {line}", said, re.M), line
     kept = host.path(f"{hub}/snowyspawner-check.json")

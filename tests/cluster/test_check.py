@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -20,7 +24,9 @@ from demo.commands import open_umask
 from demo.state import free_ports
 from snowyspawner.cli import main
 
+from ..faults import prologue
 from ..hubs import Hub
+from .test_session import queued
 
 pytestmark = pytest.mark.cluster
 
@@ -210,3 +216,94 @@ def test_what_answers_in_the_hub_s_place(run: Callable[..., Any], cluster: Any, 
     is_named(found, "hub's address", "no hub runs there now", "systemctl start jupyterhub", state="warn")
     _, found = run(port=proxy)
     is_named(found, "hub's address", "no JupyterHub", f"sport = :{proxy}")
+
+
+# -- a job -------------------------------------------------------------------------------------------------------
+
+
+def logs_of(cluster: Any, user: str) -> list[Path]:
+    return list((cluster.state / "home" / user).glob(".snowyspawner-*.log"))
+
+
+def test_a_job_answers_from_the_node(
+    run: Callable[..., Any], hub: Hub, users: list[str], cluster: Any, slurm: Any
+) -> None:
+    """Its GPUs are stand-ins, and so is the driver's program that is asked for them."""
+    smi, gpu = cluster.state / "test-smi" / "nvidia-smi", "GPU 0: Tesla T4 (UUID: GPU-a-stand-in)"
+    with open_umask():
+        smi.parent.mkdir(exist_ok=True)
+        smi.write_text(f'#!/bin/sh\n[ "$*" = -L ] && echo "{gpu}"\n')
+        smi.chmod(0o755)
+    code, found = run("--job", users[0], site=prologue(cluster, f'PATH="{smi.parent}:$PATH"'))
+    assert (wrong(found), code) == ([], 0)
+    job = {name: said[0] for name, said in found.items() if name.startswith("job")}
+    assert re.fullmatch(r"job \d+ ran on node s[34], after \d+ s in the queue \(\d+\.\d s\)", job["job"]["said"])
+    assert re.match(r"JupyterHub \S+ answers at http://127", job["job: hub"]["said"])
+    assert job["job: runtime of container.sif"]["said"].startswith("apptainer version")
+    for name in ("tf-gpu", "tf-mkl", "tf-pip"):
+        assert re.match(r"is active; jupyterhub \d", job[f"job: {name} in container.sif"]["said"])
+    assert re.fullmatch(rf"{re.escape(gpu)} \(\d+\.\d s\)", job["job: gpu"]["said"])
+    assert queued(slurm, cluster, users[0]) == []
+    assert logs_of(cluster, users[0]) == []
+
+
+JOB_MISTAKES = [
+    ("job: hub", "Node s[1-4] cannot reach the hub.*refused", r"curl http://127\.0\.0\.1:\d+/hub/api"),
+    ("job: image missing.sif", "/proj/missing.sif does not exist", "on a disk that the compute nodes see"),
+    ("job: bare in container.sif", "jupyterhub-singleuser is not in environment bare", "pip install jupyterhub"),
+    ("job: gone in container.sif", "has no environment gone", "environments"),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong_job(run: Callable[..., Any], cluster: Any) -> Found:
+    """What a job says where its hub, an image and two environments are not there."""
+    site = {
+        "images": {"missing.sif": {"path": "/proj/missing.sif"}},
+        "environments": {
+            "bare": {"kind": "prefix", "prefix": "/usr", "images": ["container.sif"]},
+            "gone": {"images": ["container.sif"]},
+        },
+    }
+    user, (port,) = next(iter(cluster.users)), free_ports(cluster.spare_ports, 1)
+    code, found = run("--job", user, site=site, port=port)
+    assert code == 1
+    assert logs_of(cluster, user) == []
+    return found
+
+
+@pytest.mark.parametrize(("name", "said", "remedy"), JOB_MISTAKES, ids=[name for name, _, _ in JOB_MISTAKES])
+def test_what_is_wrong_on_a_node(wrong_job: Found, name: str, said: str, remedy: str) -> None:
+    is_named(wrong_job, name, said, remedy)
+    # What is right is said all the same; and where there is no driver, the device files.
+    is_named(wrong_job, "job: gpu", "device files are there", "srun nvidia-smi -L", state="warn")
+    assert wrong_job["job: tf-mkl in container.sif"][0]["state"] == "ok"
+
+
+def test_a_job_whose_steps_cannot_begin(run: Callable[..., Any], cluster: Any, users: list[str]) -> None:
+    _, found = run("--job", users[0], site={"python": "/nosuch/python3"})
+    assert logs_of(cluster, users[0]) == []
+    is_named(found, "job", "ended too early.*/nosuch/python3: No such file", "`prologue` or `python`")
+
+
+def test_a_job_that_slurm_refuses(run: Callable[..., Any], users: list[str]) -> None:
+    _, found = run("--job", users[0], site={"prologue": "#SBATCH --partition=nosuch\n"})
+    is_named(found, "job", "Slurm refuses it: .*[Ii]nvalid partition", "sbatch --test-only")
+
+
+def test_control_c_ends_the_job(cluster: Any, users: list[str], slurm: Any, tmp_path: Path) -> None:
+    """While it waits; what it waits for is said in words."""
+    site = {"prologue": "#SBATCH --hold\n"}
+    file = write_config(cluster, tmp_path, site, GOOD, cluster.ports["hub"])
+    words = [str(Path(sys.executable).with_name("snowyspawner")), "check", "-f", str(file), "--job", users[1]]
+    with subprocess.Popen(
+        words, env={**os.environ, **cluster.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        said = next(line for line in child.stderr if "is held" in line)
+        assert re.match(r"job \d+: PENDING: Your job is held", said)
+        assert len(queued(slurm, cluster, users[1])) == 1
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert (child.returncode, out, err) == (130, "", "")
+    assert queued(slurm, cluster, users[1]) == []

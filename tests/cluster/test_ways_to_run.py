@@ -551,20 +551,23 @@ def check(cluster: Any, python: Path, service: str) -> Iterator[Callable[..., tu
         HELPER.chmod(0o755)
 
 
-def test_check_finds_nothing_wrong(
-    check: Callable[..., tuple[int, Said]], service: str, users: list[str], cluster: Any
+def test_check_finds_nothing_wrong_and_its_job_answers(
+    check: Callable[..., tuple[int, Said]], service: str, users: list[str], cluster: Any, slurm: Any
 ) -> None:
     """As the service account, by sudo; what is kept for the hub's page is that account's alone."""
-    code, said = check("--user", users[0])
+    code, said = check("--job", users[0])
     assert [each for each in said if each["state"] == "fail"] == []
     assert code == 0
     told = {each["name"]: each for each in said}
     assert re.fullmatch(rf"{service} may run sbatch, .* and the helper as {users[0]}", told["sudo"]["said"])
     assert told["helper"]["said"] == f"{HELPER} is this version's and this site's"
     assert told["images"]["said"] == f"container.sif can be read by {users[0]}"
+    assert told["job: tf-mkl in container.sif"]["state"] == "ok"
     result = cluster.state / "test-check" / "snowyspawner-check.json"
     assert (result.owner(), result.stat().st_mode & 0o777) == (service, 0o600)
     assert json.loads(result.read_text())["checks"] == said
+    assert queued(slurm, cluster, users[0]) == []
+    assert list((cluster.state / "home" / users[0]).glob(".snowyspawner-*.log")) == []
 
 
 def other_text(data: bytes) -> None:

@@ -5,24 +5,31 @@ tests/cluster/test_check.py has the same on real Slurm, real sudo and real Appta
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pwd
 import re
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from snowyspawner import cli
 from snowyspawner._share import share_dir
-from snowyspawner.admin import checks, host_checks, hub_checks, report, slurm_checks, sudo_checks
+from snowyspawner.admin import checks, host_checks, hub_checks, report, slurm_checks, sudo_checks, trial_job
 from snowyspawner.admin.report import Check, State
 from snowyspawner.admin.sudo_checks import SudoRule
+from snowyspawner.choice import request
 from snowyspawner.session import as_person
 from snowyspawner.site import Site, load
+from snowyspawner.slurm.client import SCRIPT_LIMIT
 from snowyspawner.slurm.configuration import Association, ClusterConfig, NodeConfig, PartitionConfig, QosLimits
 from snowyspawner.slurm.nodes import PartitionFacts
 from snowyspawner.web.check_result import read_result
@@ -103,6 +110,15 @@ def helper(site: Site = SITE, **changes: Any) -> Iterable[Check]:
 def says(command: str, text: str) -> list[Check]:
     """What is said when a command of Slurm's fails with *text*, and so nothing is known."""
     return slurm_checks.judge(SITE, slurm_checks.SlurmFacts(errors={command: text}))
+
+
+def steps(*told: dict[str, Any], site: Site = SITE) -> Iterable[Check]:
+    trial = SimpleNamespace(site=site, hub_url=HUB.url, hub_version="6.1.1")
+    return trial_job.judge(trial, told, "s3")  # type: ignore[arg-type]
+
+
+def of(step: str, code: int = 0, **more: Any) -> dict[str, Any]:
+    return {"step": step, "code": code, "seconds": 0.5, **more}
 
 
 def closed() -> slurm_checks.SlurmFacts:
@@ -232,8 +248,8 @@ MISTAKES: list[tuple[str, Callable[[], Iterable[Check]], str, State, str, str]] 
         *("Slurm's commands", "warn", "sacct: Slurm accounting", "how a job ended"),
     ),
     ("away", lambda: says("sinfo", "Unable to contact slurm controller"), "Slurm's commands", "fail", "Unable", "ping"),
-    ("an old Slurm", lambda: slurm(config=ClusterConfig("", "19.05.2")), "Slurm's version", "warn", "19.05", "Try a"),
-    ("a new Slurm", lambda: slurm(config=ClusterConfig("", "26.05.0")), "Slurm's version", "warn", "26.05", "Try a"),
+    ("an old Slurm", lambda: slurm(config=ClusterConfig("", "19.05.2")), "Slurm's version", "warn", "19.05", "--job"),
+    ("a new Slurm", lambda: slurm(config=ClusterConfig("", "26.05.0")), "Slurm's version", "warn", "26.05", "--job"),
     ("clock", lambda: slurm(asked=(1795859165.0, 1795859166.0)), "clock", "fail", "500 s", "chronyc"),
     ("clock a little", lambda: slurm(asked=(1795858701.0, 1795858701.1)), "clock", "warn", "36 s", "chronyc"),
     ("no partition", lambda: slurm(nodes={}), "partitions", "fail", "no partition 'core'", "partitions.core"),
@@ -415,6 +431,57 @@ MISTAKES: list[tuple[str, Callable[[], Iterable[Check]], str, State, str, str]] 
         "do the nodes",
         "srun ls -d /home/a",
     ),
+    # what a job says
+    (
+        "node: hub",
+        lambda: steps(of("hub", 76, detail="timed out")),
+        "job: hub",
+        "fail",
+        "cannot reach.*timed",
+        "curl http",
+    ),
+    (
+        "node: no runtime",
+        lambda: steps(of("image", 65, image="container.sif")),
+        *("job: image container.sif", "fail", "on node s3", "module load apptainer"),
+    ),
+    (
+        "node: no image",
+        lambda: steps(of("image", 66, image="container.sif")),
+        *("job: image container.sif", "fail", "/proj/.*does not exist", "on a disk that the"),
+    ),
+    (
+        "node: no environment",
+        lambda: steps(of("environment", 72, image="container.sif", environment="tf-gpu")),
+        *("job: tf-gpu in container.sif", "fail", "has no environment tf-gpu", "environments"),
+    ),
+    (
+        "node: no jupyterhub",
+        lambda: steps(of("environment", 73, image="container.sif", environment="tf-gpu")),
+        *("job: tf-gpu in container.sif", "fail", "is not in environment", "pip install jupyterhub"),
+    ),
+    (
+        "node: jupyterhub 5",
+        lambda: steps(of("environment", image="i", environment="e", version="5.4.0")),
+        *("job: e in i", "warn", "5.4.0 in it, 6.1.1 at the hub", "jupyterhub==6.1.1"),
+    ),
+    (
+        "node: no GPU",
+        lambda: steps(of("gpu", 74, detail="no /dev/nvidia")),
+        "job: gpu",
+        "fail",
+        "shows none",
+        "gres.conf",
+    ),
+    (
+        "node: no nvidia-smi",
+        lambda: steps(of("gpu", asked=False)),
+        "job: gpu",
+        "warn",
+        "no nvidia-smi",
+        "srun nvidia-smi",
+    ),
+    ("node: broke", lambda: steps(of("end", 82, detail="OSError: x")), "job: end", "fail", "OSError: x", "Report it"),
 ]
 
 
@@ -445,10 +512,12 @@ def test_a_mistake_is_named_with_its_remedy(
         lambda: host_checks.environments(SITE, {}),
         lambda: host_checks.logs(SITE, "/home/alice", "nfs4"),
         lambda: host_checks.logs(load({"extends": "snowy", "node_address": "127.0.0.1"}), "/home/alice", "ext4"),
+        lambda: steps(of("hub", version="6.1.1"), of("environment", image="i", environment="e", version="6.0.2")),
+        lambda: steps(of("gpu", asked=True, detail="GPU 0: Tesla T4"), of("runtime", detail="apptainer 1"), of("end")),
     ],
     ids=[
         *("hub", "no secret yet", "for itself", "Slurm", "a rich site", "sudo", "sudo, nobody", "helper", "account"),
-        *("image", "environments", "NFS", "one machine"),
+        *("image", "environments", "NFS", "one machine", "node", "GPU"),
     ],
 )
 def test_nothing_is_named_where_all_is_well(made: Callable[[], Iterable[Check]]) -> None:
@@ -628,3 +697,97 @@ def test_a_configuration_that_cannot_be_run(
     assert any(each["name"] == name and said in each["said"] and each["remedy"] for each in wrong)
     assert told["mistakes"] == [f"{each['name']}: {each['said']}" for each in wrong]
     assert told["checks"][-1]["state"] == "skip"
+
+
+# -- the job -----------------------------------------------------------------------------------------------------
+
+
+def trial_of(site: Site) -> trial_job.Trial:
+    return trial_job.Trial(site, HUB.url, "6.1.1", ALICE, None, None, print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["/bin/bash", "-n"], [str(Path(sys.executable).with_name("shellcheck")), "--norc", "--shell=bash"]],
+    ids=["bash", "shellcheck"],
+)
+def test_the_job_s_script_is_a_session_s_in_what_slurm_reads(command: list[str], tmp_path: Path) -> None:
+    site = load({"extends": "snowy", "prologue": "#SBATCH --comment=x\nmodule() { :; }\nmodule load apptainer\n"})
+    text = trial_job.build(trial_of(site), request.from_options({}, site))
+    assert len(text.encode()) <= SCRIPT_LIMIT
+    header = [line for line in text.partition("\n# A trial")[0].splitlines() if line.startswith("#SBATCH")]
+    for option in ("--partition=core", "--gres=gpu:t4:1", "--output=/home/alice/.snowyspawner-%j.log", "--comment=x"):
+        assert f"#SBATCH {option}" in header
+    assert not any("--signal" in line for line in header)
+    file = tmp_path / "job.sh"
+    file.write_text(text)
+    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_tried_is_python_3_6() -> None:
+    from snowyspawner.standalone import trial
+
+    vermin = Path(sys.executable).with_name("vermin")
+    argv = [str(vermin), "-t=3.6-", "--violations", "--no-tips", trial.__file__]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_a_job_says_is_not_trusted() -> None:
+    good = 'snowyspawner-trial: {"step": "hub", "code": 0}'
+    lines = [
+        *("x", "snowyspawner-trial: ", "snowyspawner-trial: []", 'snowyspawner-trial: {"step": 1, "code": 0}'),
+        *('snowyspawner-trial: {"step": "hub", "code": "0"}', 'snowyspawner-trial: {"step": "\\u001b[2J", "code": 0}'),
+        *('snowyspawner-trial: {"step": ["hub"], "code": 1e400}', "snowyspawner-trial: " + "[" * 100_000, good),
+    ]
+    assert trial_job.parse_steps(lines) == [{"step": "hub", "code": 0}]
+    assert len(trial_job.parse_steps([good] * 5000)) == 1000
+    hostile = of("environment", image="\x1b[2J" * 500, environment={}, version=["6"], seconds="soon")
+    (found,) = steps(hostile)
+    assert found.seconds == 0.0
+    assert "\x1b" not in report.as_text([found], "utf-8")
+    (found,) = steps(of("image", 255, image="nosuch", detail="<b>"))
+    assert (found.state, bool(found.remedy)) == ("fail", True)
+
+
+async def test_the_job_is_ended_when_nobody_waits_any_more() -> None:
+    """Also one that sbatch was just handing over."""
+    cancelled = []
+
+    class Client:
+        async def submit(self, *_: Any) -> tuple[str, str]:
+            await asyncio.sleep(0.01)
+            return "17", ""
+
+        async def accounts(self, user: str, *_: Any) -> list[str]:
+            return ["g2021027"]
+
+        async def cancel(self, job_id: str, *_: Any) -> None:
+            cancelled.append(job_id)
+
+    trial = replace(trial_of(SITE), client=Client())  # type: ignore[arg-type]
+    task = asyncio.create_task(trial_job.run(trial))
+    await asyncio.sleep(0.002)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cancelled == ["17"]
+
+
+def test_a_job_that_is_ended_removes_its_log_at_once(tmp_path: Path) -> None:
+    """While it waits for a hub that does not answer: the script itself, run without Slurm."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hub/api"
+        site = load({"extends": "snowy", "python": sys.executable, "defaults": {"gpu": "none"}})
+        account = pwd.struct_passwd(("alice", "x", 1000, 1000, "", str(tmp_path), "/bin/bash"))
+        trial = replace(trial_of(site), hub_url=url, account=account)
+        script, log = tmp_path / "job.sh", tmp_path / "job.log"
+        script.write_text(trial_job.build(trial, request.from_options({}, site)))
+        with log.open("wb") as output:
+            child = subprocess.Popen(["/bin/bash", str(script)], stdout=output, stderr=output)
+        silent.settimeout(20)
+        with silent.accept()[0]:
+            child.terminate()
+            assert child.wait(20) == 0
+    assert not log.exists()
