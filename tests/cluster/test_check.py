@@ -295,7 +295,9 @@ def test_control_c_ends_the_job(cluster: Any, users: list[str], slurm: Any, tmp_
     """While it waits; what it waits for is said in words."""
     site = {"prologue": "#SBATCH --hold\n"}
     file = write_config(cluster, tmp_path, site, GOOD, cluster.ports["hub"])
-    words = [str(Path(sys.executable).with_name("snowyspawner")), "check", "-f", str(file), "--job", users[1]]
+    command = str(Path(sys.executable).with_name("snowyspawner"))
+    # In a terminal Ctrl-C is not ignored, whatever the run of these tests does.
+    words = ["env", "--default-signal=INT", command, "check", "-f", str(file), "--job", users[1]]
     with subprocess.Popen(
         words, env={**os.environ, **cluster.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
