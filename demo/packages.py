@@ -40,6 +40,13 @@ BROWSER: Mapping[str, str] = {
 }
 # For the test that installs the hub on a machine beside this one.
 SYSTEMD: Mapping[str, str] = {"systemd": "/lib/systemd/systemd"}
+# For the tests that sign in as docs/sign-in.md says.
+SIGN_IN: Mapping[str, str] = {
+    "slapd": "slapd",
+    "libpam-oath": "lib:security/pam_oath.so",
+    "openssl": "openssl",
+    "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
+}
 # For the test that reads the dashboard's figures.
 PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 # For the tests that put a hub's clock ahead.
@@ -54,6 +61,7 @@ UNITS = {
     "munge": "munge.service",
     "mariadb-server": "mariadb.service",
     "prometheus": "prometheus.service",
+    "slapd": "slapd.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 OURS = "# snowyspawner's demo: no service starts while it installs packages\n"

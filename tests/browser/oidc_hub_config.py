@@ -17,16 +17,17 @@ c.JupyterHub.hub_port = own
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{api}"
 
 provider = json.loads((directory / "provider.json").read_text())["url"]
-c.JupyterHub.authenticator_class = "generic-oauth"
-c.GenericOAuthenticator.client_id = "hub"
-c.GenericOAuthenticator.client_secret = "for tests"
-c.GenericOAuthenticator.oauth_callback_url = f"http://127.0.0.1:{public}/hub/oauth_callback"
-c.GenericOAuthenticator.authorize_url = f"{provider}/authorize"
-c.GenericOAuthenticator.token_url = f"{provider}/token"
-c.GenericOAuthenticator.userdata_url = f"{provider}/userinfo"
-c.GenericOAuthenticator.username_claim = "preferred_username"
-c.GenericOAuthenticator.login_service = "the test's provider"
-c.GenericOAuthenticator.scope = ["openid"]
-c.GenericOAuthenticator.allow_all = True
+# The page's example, with what is different here.
+page = (Path(__file__).resolve().parent.parent.parent / "docs" / "sign-in.md").read_text()
+example = page.partition("## OpenID Connect\n")[2].partition("```python\n")[2].partition("```\n")[0]
+(directory / "oidc-secret").write_text("for tests\n")
+for there, here in {
+    "/etc/jupyterhub/oidc-secret": str(directory / "oidc-secret"),
+    "https://jupyter.example.org": f"http://127.0.0.1:{public}",
+    "https://login.example.org": provider,
+}.items():
+    assert there in example
+    example = example.replace(there, here)
+exec(compile(example, "docs/sign-in.md", "exec"))  # noqa: S102  the page's
 (directory / "url").write_text(c.JupyterHub.bind_url.rstrip("/"))
 (directory / "own").write_text(f"http://127.0.0.1:{own}")

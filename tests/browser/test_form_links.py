@@ -76,8 +76,10 @@ async def oidc(cluster: Any, tmp_path: Path) -> AsyncIterator[Hub]:
         return web.json_response({"access_token": codes.pop("a-code"), "token_type": "bearer"})
 
     async def userinfo(request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == f"Bearer {name}"
-        return web.json_response({"sub": "1", "preferred_username": name})
+        who = request.headers["Authorization"].removeprefix("Bearer ")
+        assert who in (name, "stranger")
+        known = f"{name.upper()}@Example.org" if who == name else f"{name}@example.com"
+        return web.json_response({"sub": "1", "preferred_username": known})
 
     application = web.Application()
     application.add_routes(
@@ -110,6 +112,17 @@ async def test_signed_out_by_way_of_openid_connect(page: Page, oidc: Hub, users:
     assert ASKED.items() <= (await read(page)).items()
     await expect(page.locator("#login_widget")).to_contain_text(users[1])
     await nothing_started(oidc, users[1], slurm)
+
+
+async def test_the_same_name_elsewhere_is_somebody_else(page: Page, oidc: Hub, users: list[str]) -> None:
+    """The provider's people have a domain; docs/sign-in.md makes accounts' names of those of one domain alone."""
+    await page.goto(f"{oidc.url}/hub/snowy")
+    await page.get_by_role("button", name=re.compile("Sign in with")).click()
+    await page.get_by_label("Name").fill("stranger")
+    await page.get_by_role("button", name="Yes, it is me").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("403 : Sign in with your account of example.org.")
+    await page.goto(f"{oidc.url}/hub/home")
+    await expect(page.get_by_role("button", name=re.compile("Sign in with"))).to_be_visible()
 
 
 async def test_what_is_unknown_or_not_possible_is_named(page: Page, hub: Hub, users: list[str]) -> None:

@@ -115,6 +115,7 @@ cat >> "$DEPLOY/jupyterhub_config.py" <<'END'
 c.JupyterHub.hub_ip = "127.0.0.1"
 c.JupyterHub.hub_port = {port}
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api}"
+c.Authenticator.admin_users = {{"{next(iter(cluster.users))}"}}
 END
 rm -f /etc/nginx/sites-enabled/default
 apt-get install -y --no-install-recommends apache2 logrotate
@@ -199,9 +200,17 @@ async def test_a_session_through_nginx_and_systemd(
     await page.keyboard.type("echo $SLURM_JOB_ID > ~/seen.part && mv ~/seen.part ~/seen.txt\n")
     await until(seen.exists, 30, "what the terminal saw")
     assert seen.read_text().strip() == job
+    # Who administers the hub sees it, with what the page's own check has found.
+    other = await page.context.new_page()
+    await other.goto(f"{installed.url}/hub/home")
+    await other.get_by_role("link", name="Sessions").click()
+    row = other.get_by_role("row").filter(has_text=job)
+    await expect(row).to_contain_text("JupyterLab answers on node")
+    await expect(other.get_by_role("heading", name="The last check")).to_be_visible()
     # The hub restarts, and nobody is cut off.
     host.run(["systemctl", "restart", "jupyterhub.service"])
-    await installed.answers(await page.context.new_page())
+    await installed.answers(other)
+    await page.bring_to_front()
     await page.keyboard.type("echo again > ~/seen.part && mv ~/seen.part ~/seen.txt\n")
     await until(lambda: seen.read_text() == "again\n", 30, "what the terminal sees afterwards")
     assert cut_off == []
