@@ -47,6 +47,8 @@ SIGN_IN: Mapping[str, str] = {
     "openssl": "openssl",
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 }
+# For the test of a hub with another database.
+POSTGRESQL: Mapping[str, str] = {"postgresql": "/usr/lib/postgresql"}
 # For the test that reads the dashboard's figures.
 PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 # For the tests that put a hub's clock ahead.
@@ -62,6 +64,7 @@ UNITS = {
     "mariadb-server": "mariadb.service",
     "prometheus": "prometheus.service",
     "slapd": "slapd.service",
+    "postgresql": "postgresql.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 OURS = "# snowyspawner's demo: no service starts while it installs packages\n"

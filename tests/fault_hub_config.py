@@ -43,6 +43,10 @@ c.SnowySpawner.site = str(over)
 for name, value in yaml.safe_load((directory / "traits.yaml").read_text()).items():
     setattr(c.SnowySpawner, name, value)
 
+if database := os.environ.get("SNOWYSPAWNER_TEST_DATABASE"):
+    c.JupyterHub.db_url = database
+    c.JupyterHub.db_kwargs = {"pool_pre_ping": True}
+
 # The shared hub has the ports before these.
 c.JupyterHub.hub_port += 2
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{c.JupyterHub.hub_port + 1}"
