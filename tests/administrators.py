@@ -48,9 +48,10 @@ class AdminHub(FaultHub):
 
 
 @asynccontextmanager
-async def admin_hub(cluster: Any, slurm: Any) -> AsyncIterator[AdminHub]:
+async def admin_hub(cluster: Any, slurm: Any, covered: bool = False) -> AsyncIterator[AdminHub]:
     """The hub, running; afterwards nobody has a job, or anything in their home directory."""
     made = AdminHub(cluster)
+    made.covered = covered
     await made.start()
     try:
         yield made

@@ -30,7 +30,7 @@ CHECK = {
 @pytest.fixture(scope="module")
 async def hub(cluster: Any, slurm: Any) -> AsyncIterator[AdminHub]:
     """A hub with sessions that wait, one that runs, and one that has failed."""
-    async with admin_hub(cluster, slurm) as hub:
+    async with admin_hub(cluster, slurm, covered=True) as hub:
         hub.check.write_text(json.dumps(CHECK))
         await hub.serve(hub.student, {"environment": "tf-mkl", "cores": "1", "gpu": "none", "time": "30"}, "runs")
         await hub.fail(hub.student)
