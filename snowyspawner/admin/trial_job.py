@@ -220,7 +220,7 @@ async def _end(trial: Trial, job_id: str, prefix: list[str], how: tuple[str, ...
 
 
 async def _choice(trial: Trial, prefix: list[str]) -> request.SessionRequest:
-    """Return the Site's own choice, for a short time and for a project of the person's."""
+    """Return the Site's default choice with a short time limit, charged to one of the person's projects."""
     site, accounts = trial.site, None
     default = request.from_options({}, site)
     if site.accounts.discover:

@@ -67,7 +67,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u
 def redacted(text: str, own: Collection[str], home: str = "") -> str:
     """Return *text* without secrets and without other people's user names.
 
-    *own* are the names of the person whose session it is, *home* is their home directory: others' are beside it.
+    *own* are the names of the session's owner; *home* is their home directory, whose parent holds other people's.
     """
     text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
     for pattern, kept in _SECRETS:
